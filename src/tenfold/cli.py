@@ -1,0 +1,219 @@
+"""The command line: plan, train, prove, report, ledger, merge, preview, schema, demo.
+
+Results go to stdout, progress to stderr. Exit codes stand in `tenfold.errors` and in the README.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tenfold.errors import InputError, TenfoldError
+
+if TYPE_CHECKING:
+    from tenfold.planner import Plan
+    from tenfold.receipt import Receipt
+
+app = typer.Typer(
+    name="tenfold",
+    help="Fine-tune transformer models for a tenth of the usual cost, and prove it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+RecipePath = Annotated[Path, typer.Argument(help="A recipe (YAML), or a plan written by `tenfold plan --out`.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: --set train.epochs=2")]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout; events as JSON lines on stderr.")]
+
+
+@app.command()
+def plan(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the plan here, for `tenfold train`.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Price every combination of cuts and machines, and choose the cheapest that meets the wishes."""
+    chosen = _plan(recipe, overrides)
+    if out is not None:
+        chosen.write(out)
+    _show(chosen.model_dump(mode="json") if as_json else chosen)
+
+
+@app.command()
+def train(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Execute a plan, or continue it where it stopped; write adapter, receipt and ledger row."""
+    receipt = _train(_plan(recipe, overrides), as_json)
+    _show(receipt.model_dump(mode="json") if as_json else receipt)
+
+
+@app.command()
+def prove(
+    receipt: Annotated[Path, typer.Argument(help="The receipt.json of a run.")],
+    baseline: Annotated[str, typer.Option(help="naive (transformers.Trainer, all weights) or peer (TRL with PEFT).")] = "naive",
+    minutes: Annotated[float | None, typer.Option(help="Stop the baseline after this time and extrapolate.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a baseline, the real library in its own process, and set it beside the run in its receipt."""
+    from tenfold.prove.compare import prove_receipt
+
+    proven = prove_receipt(receipt, baseline, minutes)
+    _show(proven.model_dump(mode="json") if as_json else proven)
+
+
+@app.command()
+def report(
+    receipt: Annotated[Path, typer.Argument(help="The receipt.json of a run.")],
+    html: Annotated[Path | None, typer.Option(help="Write a single-file page here instead of printing.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a receipt, or make a page of it."""
+    from tenfold.receipt import Receipt
+    from tenfold.report import write_html
+
+    read = Receipt.read(receipt)
+    if html is not None:
+        write_html(read, html)
+        _show({"html": str(html)} if as_json else str(html))
+        return
+    _show(read.model_dump(mode="json") if as_json else read)
+
+
+@app.command()
+def ledger(
+    tag: Annotated[str | None, typer.Option(help="Only rows with this tag.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the newest so many.")] = None,
+    export: Annotated[str | None, typer.Option(help="csv or json, on stdout.")] = None,
+    path: Annotated[Path | None, typer.Option(help="Another ledger than the default one.")] = None,
+    verify: Annotated[bool, typer.Option(help="Check that no row was changed since it was written.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """List what was planned and spent."""
+    from tenfold.ledger import export_csv, export_json, open_ledger
+    from tenfold.report import render_ledger
+
+    if export not in (None, "csv", "json"):
+        raise InputError(f"--export: found {export!r}, expected csv or json")
+    with open_ledger(path) as book:
+        if verify:
+            problems = book.verify()
+            _show({"problems": problems} if as_json else "\n".join(problems) or "every row is as it was written")
+            raise typer.Exit(1 if problems else 0)
+        rows = book.rows(tag=tag, limit=limit)
+    if export == "csv":
+        export_csv(rows, sys.stdout)
+    elif export == "json" or as_json:
+        export_json(rows, sys.stdout)
+    else:
+        _show(render_ledger(rows))
+
+
+@app.command()
+def merge(
+    adapter: Annotated[Path, typer.Argument(help="An adapter folder that `tenfold train` wrote.")],
+    folder: Annotated[Path, typer.Argument(help="Where the plain transformers folder goes.")],
+    as_json: AsJson = False,
+) -> None:
+    """Fold an adapter into its base model."""
+    from tenfold.export.merge import merge as merge_folder
+
+    merge_folder(adapter, folder)
+    _show({"model": str(folder)} if as_json else str(folder))
+
+
+@app.command()
+def preview(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
+) -> None:
+    """Show the first rows as the model will see them, with the tokens that bear loss marked."""
+    from tenfold.api import read_dataset
+    from tenfold.data.dataset import preview as show_sample
+
+    dataset, tokenizer = read_dataset(recipe, overrides or ())
+    for sample in dataset.train[:rows]:
+        print(f"{sample.source}:{sample.line}  {show_sample(sample, tokenizer)}\n")
+
+
+@app.command()
+def schema() -> None:
+    """The JSON schema of a recipe, for editors."""
+    from tenfold.recipe import recipe_json_schema
+
+    print(json.dumps(recipe_json_schema(), indent=2))
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Where the demo's files go.")] = Path("demo"),
+    quick: Annotated[bool, typer.Option(help="A few steps only, to see that everything works.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Fine-tune real weights into a support-ticket classifier, beside the naive baseline."""
+    from tenfold.demo.demo import run_demo
+
+    receipt = run_demo(output, quick=quick, observers=[_progress(as_json)], show=_show)
+    if as_json:
+        _show(receipt.model_dump(mode="json"))
+
+
+def main() -> None:
+    """Run the command line; a TenfoldError becomes one line and its exit code."""
+    try:
+        app(standalone_mode=True)
+    except TenfoldError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+
+
+def _plan(path: Path, overrides: list[str] | None) -> Plan:
+    """The plan that `path` holds, or a new one for the recipe that it holds."""
+    from tenfold.api import plan as make_plan
+    from tenfold.planner import Plan
+
+    if path.suffix == ".json":
+        if overrides:
+            raise InputError("--set: changes a recipe, but a plan is already made; plan again with --set")
+        return Plan.read(path)
+    return make_plan(path, overrides or ())
+
+
+def _train(chosen: Plan, as_json: bool) -> Receipt:
+    from tenfold.api import train as run
+
+    return run(chosen, [_progress(as_json)])
+
+
+def _progress(as_json: bool) -> Any:
+    from tenfold.run.progress import make_progress
+
+    return make_progress(as_json)
+
+
+def _show(result: Any) -> None:
+    """A result on stdout: JSON values as JSON, everything else as its own text."""
+    if isinstance(result, dict | list):
+        print(json.dumps(result, indent=2))
+    elif isinstance(result, str):
+        print(result)
+    else:
+        from rich.console import Console
+
+        from tenfold.report import render
+
+        Console().print(render(result))
+
+
+def _fail(message: str, code: int) -> None:
+    print(f"tenfold: {message}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,1 @@
+"""The demo: synthetic support tickets, and a run on them that needs nothing from the network."""

@@ -1,0 +1,143 @@
+"""Adapter folders in PEFT's format, which PEFT, transformers and vLLM load unchanged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import AutoTokenizer
+from transformers.pytorch_utils import Conv1D
+
+from tenfold.cuts.lora import LoRA
+from tenfold.durable import write_folder
+from tenfold.errors import InputError
+from tenfold.export.base_hash import base_sha256, model_folder
+from tenfold.rig.linear import AdaptedLinear, adapt_linears
+from tenfold.rig.model import build_rig, load_pretrained
+from tenfold.rig.rig import Rig, Source, Task
+
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+PREFIX = "base_model.model."
+"""What PEFT puts before every tensor name."""
+
+
+def adapter_weights(rig: Rig) -> dict[str, torch.Tensor]:
+    """What learns, under PEFT's names: the live tensors, not copies."""
+    weights: dict[str, torch.Tensor] = {}
+    for name, module in rig.model.named_modules():
+        if isinstance(module, AdaptedLinear):
+            weights[f"{PREFIX}{name}.lora_A.weight"] = module.lora_A
+            weights[f"{PREFIX}{name}.lora_B.weight"] = module.lora_B
+    for name in rig.new_modules:
+        for key, weight in rig.model.get_submodule(name).state_dict().items():
+            weights[f"{PREFIX}{name}.{key}"] = weight
+    return weights
+
+
+def adapter_config(rig: Rig, cut: LoRA) -> dict[str, Any]:
+    """The fields of PEFT's LoraConfig that this adapter needs."""
+    adapted = {name: module for name, module in rig.model.named_modules() if isinstance(module, AdaptedLinear)}
+    return {
+        "peft_type": "LORA",
+        "task_type": "SEQ_CLS" if rig.task == "classify" else "CAUSAL_LM",
+        "base_model_name_or_path": rig.source.name,
+        "revision": rig.source.revision,
+        "inference_mode": True,
+        "r": cut.rank,
+        "lora_alpha": cut.alpha,
+        "lora_dropout": cut.dropout,
+        "use_rslora": cut.rslora,
+        "bias": "none",
+        "fan_in_fan_out": any(isinstance(module.base, Conv1D) for module in adapted.values()),
+        "target_modules": _target_names(rig, list(adapted)),
+        "modules_to_save": list(rig.new_modules) or None,
+    }
+
+
+def _target_names(rig: Rig, adapted: list[str]) -> list[str]:
+    """Last names where they select exactly the adapted layers (what vLLM expects), full names otherwise."""
+    short = sorted({name.rsplit(".", 1)[-1] for name in adapted})
+    linear = (torch.nn.Linear, Conv1D, AdaptedLinear)
+    inside = tuple(f"{name}." for name in adapted)
+    matched = [
+        name
+        for name, module in rig.model.named_modules()
+        if isinstance(module, linear) and name.rsplit(".", 1)[-1] in short and not name.startswith(inside)
+    ]
+    return short if sorted(matched) == sorted(adapted) else sorted(adapted)
+
+
+def save_adapter(rig: Rig, folder: Path, base_hash: str) -> None:
+    """Write adapter, config and tokenizer to `folder`, all or nothing, replacing what was there."""
+    if rig.adapter is None:
+        raise ValueError("no adapter to save: the rig was not changed by lora")
+    with write_folder(folder) as writing:
+        metadata = {"format": "pt", "base_sha256": base_hash, "labels": json.dumps(rig.labels)}
+        weights = {key: weight.detach().cpu().contiguous() for key, weight in adapter_weights(rig).items()}
+        save_file(weights, writing / WEIGHTS, metadata=metadata)
+        (writing / CONFIG).write_text(json.dumps(adapter_config(rig, rig.adapter), indent=2) + "\n")
+        save_tokenizer(rig.source, writing)
+
+
+def save_tokenizer(source: Source, folder: Path) -> None:
+    """The base's tokenizer beside the weights."""
+    AutoTokenizer.from_pretrained(source.name, revision=source.revision).save_pretrained(folder)
+
+
+def load_adapter(folder: Path, device: str = "cpu") -> Rig:
+    """The base model with the adapter of `folder` on it.
+
+    Raises InputError if a file is missing, a tensor does not fit, or the base is not the one the adapter was trained on.
+    """
+    config, tensors, metadata = _read(folder)
+    task: Task = "classify" if config["task_type"] == "SEQ_CLS" else "text"
+    source = Source(config["base_model_name_or_path"], config.get("revision"))
+    if (found := base_sha256(model_folder(source.name, source.revision))) != metadata.get("base_sha256"):
+        raise InputError(
+            f"{folder}: trained on a base with hash {metadata.get('base_sha256', 'none')[:12]}, but {source.name!r} has"
+            f" {found[:12]}; give the base it was trained on"
+        )
+    cut = LoRA(
+        rank=config["r"],
+        alpha=config["lora_alpha"],
+        dropout=config["lora_dropout"],
+        targets=tuple(config["target_modules"]),
+        rslora=config["use_rslora"],
+    )
+    rig = build_rig(source, task, labels=tuple(json.loads(metadata.get("labels", "[]"))), device=device)
+    rig = adapt_linears(load_pretrained(rig), cut)
+    place_adapter(rig, tensors, folder)
+    rig.model.eval()
+    return rig
+
+
+def place_adapter(rig: Rig, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    """Copy tensors under PEFT's names into the rig's modules. Raises InputError unless they fit exactly."""
+    places = adapter_weights(rig)
+    if odd := sorted(places.keys() ^ tensors.keys()):
+        what = "lacks" if odd[0] in places else "has an unexpected"
+        raise InputError(f"{folder / WEIGHTS}: {what} tensor {odd[0]!r} ({len(odd)} such in all)")
+    with torch.no_grad():
+        for key, weight in places.items():
+            if weight.shape != tensors[key].shape:
+                raise InputError(
+                    f"{folder / WEIGHTS}: {key!r} is {tuple(tensors[key].shape)}, the model wants {tuple(weight.shape)}"
+                )
+            weight.copy_(tensors[key])
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            return config, tensors, file.metadata() or {}
+    except FileNotFoundError as error:
+        raise InputError(f"{folder}: not an adapter folder, {CONFIG} or {WEIGHTS} is missing") from error
+    except Exception as error:
+        raise InputError(f"{folder}: cannot be read: {str(error).splitlines()[0]}") from error

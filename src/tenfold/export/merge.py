@@ -1,0 +1,43 @@
+"""Models as plain transformers folders: fully fine-tuned, or adapters merged into their base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tenfold.durable import write_folder
+from tenfold.errors import InputError
+from tenfold.export.adapter import load_adapter, save_tokenizer
+from tenfold.rig.linear import AdaptedLinear
+from tenfold.rig.rig import Rig
+
+
+def save_model(rig: Rig, folder: Path) -> None:
+    """Write weights, config and tokenizer to `folder`, all or nothing, replacing what was there."""
+    with write_folder(folder) as writing:
+        rig.model.save_pretrained(writing)
+        save_tokenizer(rig.source, writing)
+
+
+def merge_linears(rig: Rig) -> Rig:
+    """Fold every adapter into its base weight, in float32, and put the plain layer back."""
+    model = rig.model
+    adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, AdaptedLinear)]
+    for name, module in adapted:
+        with torch.no_grad():
+            merged = module.base.weight.float() + module.delta()
+            module.base.weight.copy_(merged.to(module.base.weight.dtype))
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, module.base)
+    return rig
+
+
+def merge(adapter: Path, folder: Path) -> None:
+    """Merge the adapter folder into its base and write a plain transformers folder.
+
+    Raises InputError if `folder` holds files, or the base is not the one the adapter was trained on.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise InputError(f"{folder}: not empty; name a new folder for the merged model")
+    save_model(merge_linears(load_adapter(adapter)), folder)

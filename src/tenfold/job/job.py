@@ -1,0 +1,134 @@
+"""What a run is on paper. With no cut: all weights, from noise, padded, all logits alive, nothing recomputed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import Literal
+
+from tenfold.machine import Machine
+from tenfold.shape import Shape
+from tenfold.workload import Epoch, MicroBatch, Workload
+
+CHINCHILLA_TOKENS_PER_PARAMETER = 20
+"""Tokens that training from scratch takes for each parameter: arXiv 2203.15556, table 3, about 20 at every size."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Shape x workload x machine x settings. Every cut returns a changed one."""
+
+    shape: Shape
+    workload: Workload
+    machine: Machine
+    task: Literal["classify", "sft", "text"]
+    batch_size: int
+    """Rows per optimizer step."""
+    micro_rows: int
+    """Rows per micro-batch of the padded layout."""
+    steps_wanted: int | None
+    epochs: float
+    labels: int = 0
+    evaluations: int = 0
+
+    pretrained: bool = False
+    adapter_rank: int = 0
+    adapter_dropout: float = 0.0
+    adapter_parameters: int = 0
+    adapted: tuple[str, ...] = ()
+    """Names of the block's linear layers that carry an adapter; empty: all weights learn."""
+    packed_tokens: int | None = None
+    loss_rows: int | None = None
+    recomputed_layers: int = 0
+
+    @property
+    def dtype_bytes(self) -> int:
+        """Bytes of a number in the forward pass."""
+        return 2 if self.machine.dtype == "bfloat16" else 4
+
+    @property
+    def task_parameters(self) -> int:
+        """Weights of a new classification head: hidden x labels, beside one dense layer at most."""
+        return self.labels * (self.shape.hidden_size + 1)
+
+    @property
+    def parameters(self) -> int:
+        """All weights without adapters."""
+        return self.shape.parameters + self.task_parameters
+
+    @property
+    def trained_parameters(self) -> int:
+        """Weights that carry gradients and optimizer state."""
+        return self.adapter_parameters + self.task_parameters if self.adapted else self.parameters
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        if not self.pretrained:
+            tokens = CHINCHILLA_TOKENS_PER_PARAMETER * self.shape.parameters
+            return ceil(tokens / (self.batch_size * self.workload.mean))
+        per_epoch = ceil(self.workload.rows / self.batch_size)
+        return self.steps_wanted or max(1, ceil(self.epochs * per_epoch))
+
+    @cached_property
+    def rows_trained(self) -> float:
+        """Rows over the whole run."""
+        per_epoch = ceil(self.workload.rows / self.batch_size)
+        return self.steps / per_epoch * self.workload.rows
+
+    @property
+    def tokens_trained(self) -> float:
+        """Tokens over the whole run, padding left out."""
+        return self.rows_trained * self.workload.mean
+
+    @property
+    def epochs_trained(self) -> float:
+        """Passes over the data, broken ones in part."""
+        return self.rows_trained / self.workload.rows
+
+    @cached_property
+    def epoch(self) -> Epoch:
+        """What one pass over the data computes."""
+        if self.packed_tokens is not None:
+            return self.workload.packed_epoch(self.batch_size, self.packed_tokens)
+        return self.workload.padded_epoch(self.batch_size, min(self.micro_rows, self.batch_size))
+
+    @cached_property
+    def largest(self) -> MicroBatch:
+        """The micro-batch that needs most memory."""
+        if self.packed_tokens is not None:
+            return self.workload.largest_packed(self.batch_size, self.packed_tokens)
+        return self.workload.largest_padded(min(self.micro_rows, self.batch_size))
+
+    @property
+    def computed_tokens(self) -> float:
+        """Tokens over the whole run, padding included."""
+        return self.epochs_trained * self.epoch.tokens
+
+    @property
+    def attended_pairs(self) -> float:
+        """Query-key pairs over the whole run, padding included."""
+        return self.epochs_trained * self.epoch.pairs
+
+    @property
+    def micro_batches(self) -> float:
+        """Micro-batches over the whole run."""
+        return self.epochs_trained * self.epoch.micro_batches
+
+    @property
+    def accumulates(self) -> bool:
+        """A step takes more than one micro-batch, so that gradients are held while activations are."""
+        return self.epoch.micro_batches > 1.01 * ceil(self.workload.rows / self.batch_size)
+
+    @property
+    def loss_share(self) -> float:
+        """Share of tokens that bear loss; for labels, rows over tokens."""
+        return self.workload.loss_tokens / self.workload.tokens
+
+    @property
+    def head_rows(self) -> float:
+        """Rows of logits computed over the whole run: all tokens, or only those that bear loss once fused."""
+        if self.task == "classify":
+            return 0.0
+        return self.tokens_trained * self.loss_share if self.loss_rows is not None else self.computed_tokens

@@ -1,0 +1,216 @@
+"""A computer on paper: what it can do, and its dated price."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from functools import lru_cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Literal
+
+from tenfold.errors import InputError
+
+if TYPE_CHECKING:
+    from tenfold.recipe import MachineWish
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """What share of its peak a machine reaches in training, as far as known."""
+
+    matmul: float
+    bandwidth: float
+    step_overhead_seconds: float
+    error: float
+    """Relative half-width of what the time prediction may be off by."""
+    guessed: bool
+    source: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Specifications and price of one computer, or of one GPU of it."""
+
+    name: str
+    vendor_kind: Literal["cpu", "cuda"]
+    memory_bytes: int
+    """Usable: as reported, or 0.92 of a GPU's label where nobody reported it."""
+    flops: Mapping[str, float]
+    """Dense peak FLOP/s by dtype."""
+    bandwidth_bytes_per_second: float
+    compute_capability: float | None
+    efficiency: Efficiency
+    tdp_watts: float | None = None
+    usd_per_hour: float | None = None
+    provider: str = ""
+    tier: str = "on_demand"
+    price_source: str = ""
+    price_date: date | None = None
+
+    @property
+    def dtype(self) -> Literal["float32", "bfloat16"]:
+        """What tenfold computes in here: bfloat16 from compute capability 8.0 on, float32 elsewhere."""
+        return "bfloat16" if (self.compute_capability or 0) >= 8.0 else "float32"
+
+    @property
+    def label(self) -> str:
+        """Name, provider and kind of price."""
+        tier = "" if self.tier == "on_demand" else f" {self.tier}"
+        return f"{self.name} ({self.provider}{tier})" if self.provider else self.name
+
+
+def _rows(name: str) -> list[dict[str, str]]:
+    text = files("tenfold").joinpath("catalogue", name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+@lru_cache(maxsize=1)
+def evidence() -> dict[str, Any]:
+    """evidence/efficiency.json: what was measured, and what is guessed."""
+    return json.loads(files("tenfold").joinpath("evidence", "efficiency.json").read_text(encoding="utf-8"))
+
+
+def efficiency_of(device: str, kind: str) -> Efficiency:
+    """The evidence for a device by its name, else for its kind."""
+    rows = evidence()["machines"]
+    found = next((row for row in rows if row["match"] == device), None) or next(r for r in rows if r["match"] == kind)
+    return Efficiency(**{key: value for key, value in found.items() if key != "match"})
+
+
+@lru_cache(maxsize=1)
+def _gpus() -> dict[str, tuple[Machine, str]]:
+    """Every GPU of the catalogue without a price, and the name its driver gives it."""
+    found: dict[str, tuple[Machine, str]] = {}
+    for row in _rows("gpus.csv"):
+        rates = {dtype: row[f"{dtype}_tflops"] for dtype in ("bfloat16", "float32", "float8")}
+        found[row["gpu"]] = (
+            Machine(
+                name=row["gpu"],
+                vendor_kind="cuda",
+                memory_bytes=int(float(row["memory_gib"]) * 2**30),
+                flops={dtype: float(rate) * 1e12 for dtype, rate in rates.items() if rate},
+                bandwidth_bytes_per_second=float(row["bandwidth_gb_per_second"]) * 1e9,
+                compute_capability=float(row["compute_capability"]),
+                efficiency=efficiency_of(row["names"], "cuda"),
+                tdp_watts=float(row["tdp_watts"]),
+            ),
+            row["names"],
+        )
+    return found
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> tuple[Machine, ...]:
+    """Every GPU of the catalogue at every known price."""
+    gpus = _gpus()
+    return tuple(
+        replace(
+            gpus[row["gpu"]][0],
+            usd_per_hour=float(row["usd_per_gpu_hour"]),
+            provider=row["provider"],
+            tier=row["tier"],
+            price_source=row["source"],
+            price_date=date.fromisoformat(row["checked_at"]) if row["checked_at"] else None,
+        )
+        for row in _rows("prices.csv")
+    )
+
+
+def find_machines(wish: MachineWish) -> tuple[Machine, ...]:
+    """The machines that a recipe allows, at the prices that count.
+
+    Raises InputError if a name is unknown or the provider or tier leaves none.
+    """
+    found: list[Machine] = []
+    for name in wish.names:
+        if name == "local":
+            found.append(local_machine(wish.usd_per_hour))
+            continue
+        if name != "auto" and name not in _gpus():
+            import difflib
+
+            close = difflib.get_close_matches(name, [*_gpus(), "local", "auto"], 1, 0.4)
+            hint = f"did you mean {close[0]!r}?" if close else f"known: local, auto, {', '.join(_gpus())}"
+            raise InputError(f"machine.name: found {name!r}, which the catalogue does not know; {hint}")
+        if wish.usd_per_hour is not None and name != "auto":
+            found.append(_own_price(_gpus()[name][0], wish.usd_per_hour, wish.provider or ""))
+            continue
+        found += [
+            machine
+            for machine in catalogue()
+            if name in ("auto", machine.name)
+            and machine.tier == wish.tier
+            and wish.provider in (None, machine.provider)
+        ]
+    if not found:
+        raise InputError(
+            f"machine: the catalogue has no {wish.tier} price for {', '.join(wish.names)}"
+            + (f" at {wish.provider}" if wish.provider else "")
+            + "; set machine.usd_per_hour to your own"
+        )
+    return tuple(found)
+
+
+def _own_price(machine: Machine, usd_per_hour: float, provider: str) -> Machine:
+    return replace(machine, usd_per_hour=usd_per_hour, provider=provider, price_source="the recipe", price_date=None)
+
+
+def local_machine(usd_per_hour: float | None = None) -> Machine:
+    """The computer this runs on: its first GPU if the driver shows one, else its CPU. Without a price unless given."""
+    gpu = _driver_gpu()
+    machine = _cpu() if gpu is None else _gpu_by_driver_name(*gpu)
+    return machine if usd_per_hour is None else _own_price(machine, usd_per_hour, "")
+
+
+def _driver_gpu() -> tuple[str, float] | None:
+    """(name, GiB) of the first visible GPU, from nvidia-smi; None without a driver."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return None
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout
+        name, mebibytes = shown.splitlines()[0].rsplit(",", 1)
+        return name.strip(), float(mebibytes) / 1024
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None
+
+
+def _gpu_by_driver_name(name: str, memory_gib: float) -> Machine:
+    known = next((machine for machine, driver_name in _gpus().values() if driver_name == name), None)
+    if known is not None:
+        return known
+    raise InputError(f"machine: this computer's GPU is {name!r} ({memory_gib:.0f} GiB), which the catalogue does not know;"
+                     " set machine.name to the nearest of its names, or CUDA_VISIBLE_DEVICES= to use the CPU")  # fmt: skip
+
+
+def _cpu() -> Machine:
+    """This computer's CPU: peak = cores x clock x float32 FMA lanes x 2.
+
+    Two 256-bit or 512-bit FMA units per core (Intel and AMD optimization manuals): 32 or 64 FLOP per cycle.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
+            info = file.read()
+    except OSError:
+        info = ""
+    clock = re.search(r"^cpu MHz\s*:\s*([\d.]+)", info, re.M)
+    flops_per_cycle = 64 if " avx512f " in info else 32
+    name = re.search(r"^model name\s*:\s*(.+)$", info, re.M)
+    hertz = float(clock[1]) * 1e6 if clock else 2.5e9
+    peak = cores * hertz * flops_per_cycle
+    return Machine(
+        name=f"local: {cores} x {name[1].strip() if name else 'CPU'}",
+        vendor_kind="cpu",
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        flops={"float32": peak},
+        bandwidth_bytes_per_second=10e9 * cores,  # one DDR4/DDR5 stream per core, a low guess
+        compute_capability=None,
+        efficiency=efficiency_of("", "cpu"),
+    )

@@ -1,0 +1,73 @@
+"""Which settings of each cut a recipe leaves open."""
+
+from __future__ import annotations
+
+from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack
+from tenfold.recipe import Recipe
+from tenfold.recipe.schema import CheckpointWish, FuseWish, LoraWish, PackWish
+from tenfold.workload import Workload
+
+Option = Cut | None
+"""A cut with its settings, or not."""
+
+PACK_TOKENS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+"""Sizes of a packed micro-batch that are tried: from cache-sized to what fills a large GPU."""
+
+
+def fine_tune_options(recipe: Recipe) -> tuple[Option, ...]:
+    """On unless forbidden."""
+    return (None,) if recipe.cuts.fine_tune is False else (FineTune(),)
+
+
+def lora_options(recipe: Recipe) -> tuple[Option, ...]:
+    """Off and on, or as the recipe says; adapters on noise make no sense."""
+    wish = recipe.cuts.lora
+    if wish is False or (wish == "auto" and recipe.cuts.fine_tune is False):
+        return (None,)
+    settings = wish if isinstance(wish, LoraWish) else LoraWish()
+    alpha = 2.0 * settings.rank if settings.alpha is None else settings.alpha
+    cut = LoRA(settings.rank, alpha, settings.dropout, settings.targets, settings.rslora)
+    return (None, cut) if wish == "auto" else (cut,)
+
+
+def pack_options(recipe: Recipe, workload: Workload) -> tuple[Option, ...]:
+    """Off, and on at each size that could matter."""
+    wish = recipe.cuts.pack
+    if wish is False:
+        return (None,)
+    if isinstance(wish, PackWish) and wish.tokens is not None:
+        return (Pack(wish.tokens),)
+    most = workload.tokens_of(recipe.train.batch_size)
+    sizes = [size for size in PACK_TOKENS if size < most] + [next((s for s in PACK_TOKENS if s >= most), PACK_TOKENS[-1])]
+    packed = tuple(Pack(size) for size in dict.fromkeys(sizes))
+    return (None, *packed) if wish == "auto" else packed
+
+
+def fuse_options(recipe: Recipe) -> tuple[Option, ...]:
+    """Off and on, or as the recipe says."""
+    wish = recipe.cuts.fuse
+    if wish is False:
+        return (None,)
+    cut = Fuse(wish.loss_rows if isinstance(wish, FuseWish) else FuseWish().loss_rows)
+    return (None, cut) if wish == "auto" else (cut,)
+
+
+def checkpoint_options(recipe: Recipe, layers: int) -> tuple[Option, ...]:
+    """Fewest recomputed blocks first: nothing, quarters, all."""
+    wish = recipe.cuts.checkpoint
+    if wish is False:
+        return (None,)
+    if wish == "full":
+        return (Checkpoint(layers),)
+    if isinstance(wish, CheckpointWish) and wish.layers is not None:
+        return (Checkpoint(wish.layers),)
+    steps = tuple(Checkpoint(count) for count in dict.fromkeys(max(1, round(layers * q / 4)) for q in (1, 2, 3, 4)))
+    return (None, *steps) if wish == "auto" else steps
+
+
+def micro_row_options(recipe: Recipe) -> tuple[int, ...]:
+    """Powers of two up to the batch, or what the recipe says."""
+    if recipe.train.micro_batch_size is not None:
+        return (min(recipe.train.micro_batch_size, recipe.train.batch_size),)
+    sizes = [2**power for power in range(20) if 2**power < recipe.train.batch_size]
+    return (*sizes, recipe.train.batch_size)

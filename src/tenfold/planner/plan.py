@@ -1,0 +1,152 @@
+"""A plan: what is to be done, what it would cost, and why not otherwise. One JSON file."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+
+from tenfold.durable import write_file
+from tenfold.errors import InputError
+from tenfold.recipe import Recipe
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Prediction(_Value):
+    """What one way of running would take."""
+
+    steps: int
+    tokens: float
+    """Trained, padding left out."""
+    peak_bytes: float
+    bytes_by_kind: dict[str, float]
+    flops_by_part: dict[str, float]
+    seconds_by_part: dict[str, float]
+    total_seconds: float
+    usd: float | None
+    error: float
+    """Relative half-width: seconds and dollars may be off by so much."""
+
+    @property
+    def train_seconds(self) -> float:
+        """Seconds of the steps alone."""
+        return self.seconds_by_part["train"]
+
+
+class ShapeOnPaper(_Value):
+    """The model, in short."""
+
+    name: str
+    model_type: str
+    parameters: int
+    layers: int
+    hidden_size: int
+    vocab_size: int
+    max_positions: int
+
+
+class WorkloadOnPaper(_Value):
+    """The data, in short."""
+
+    rows: int
+    tokens: int
+    loss_tokens: int
+    longest: int
+    padding_share: float
+    """Of a padded micro-batch at the chosen size, how much would be padding."""
+
+
+class MachineOnPaper(_Value):
+    """The machine, its price and what is known of its speed."""
+
+    name: str
+    vendor_kind: Literal["cpu", "cuda"]
+    dtype: Literal["float32", "bfloat16"]
+    memory_bytes: int
+    usd_per_hour: float | None
+    provider: str
+    tier: str
+    price_source: str
+    price_date: date | None
+    guessed: bool
+    """Its efficiency is a guess, not a measurement."""
+    efficiency_source: str
+
+    @property
+    def label(self) -> str:
+        """Name, provider and kind of price."""
+        tier = "" if self.tier == "on_demand" else f" {self.tier}"
+        return f"{self.name} ({self.provider}{tier})" if self.provider else self.name
+
+
+class RunnerUp(_Value):
+    """The best way on another machine, or with other cuts."""
+
+    machine: str
+    cuts: tuple[str, ...]
+    total_seconds: float
+    usd: float | None
+    peak_bytes: float
+
+
+class Rejected(_Value):
+    """How many ways failed for one reason, and the nearest of them."""
+
+    reason: str
+    count: int
+
+
+class Plan(_Value):
+    """What `tenfold train` executes."""
+
+    schema_version: Literal[1] = 1
+    created_at: AwareDatetime
+    recipe: Recipe
+    shape: ShapeOnPaper
+    workload: WorkloadOnPaper
+    machine: MachineOnPaper
+    cuts: tuple[dict[str, Any], ...]
+    micro_batch_size: Annotated[int, Field(ge=1)]
+    """Rows per micro-batch of the padded layout; unused when packed."""
+    prediction: Prediction
+    considered: int
+    runners_up: tuple[RunnerUp, ...]
+    rejected: tuple[Rejected, ...]
+    why: tuple[str, ...]
+    naive: Prediction
+    """transformers.Trainer with its defaults, predicted: all weights, 8 padded rows a step, 3 epochs."""
+    from_scratch: Prediction
+    """Training the same model from noise on 20 tokens per parameter, computed."""
+
+    def write(self, path: Path) -> None:
+        """Write to `path`, whole or not at all."""
+        write_file(path, self.model_dump_json(indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The plan in `path`. Raises InputError naming what is wrong with any other file."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); name a file of `tenfold plan --out`") from error
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            raise InputError(f"{path}: not a plan of this version: {where}: {fault['msg']}") from None
+
+    def __rich__(self) -> Any:
+        """The plan in a terminal."""
+        from tenfold.planner.explain import render_plan
+
+        return render_plan(self)
+
+    def _repr_html_(self) -> str:
+        """The plan in a notebook."""
+        from tenfold.planner.explain import plan_html
+
+        return plan_html(self)

@@ -1,0 +1,1 @@
+"""The baselines a receipt compares with: the libraries people use today, each in its own process."""

@@ -1,0 +1,114 @@
+"""Micro-batches, and the padded layout that makes them when nothing is packed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+
+from tenfold.data.tokenize import Sample
+from tenfold.rig.segments import Segments
+
+IGNORED = -100
+"""Target of a token that bears no loss: the default `ignore_index` of torch.nn.functional.cross_entropy."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One micro-batch. B rows of L tokens, of which `tokens` are not padding."""
+
+    input_ids: torch.Tensor
+    """[B, L] int64."""
+    attention_mask: torch.Tensor | None
+    """[B, L] int64, 1 where there is a token; None when packed into one row."""
+    position_ids: torch.Tensor | None
+    """[B, L] int64, restarted in each packed row; None to let the model count."""
+    segments: Segments | None
+    """Where the packed rows begin and end; None when padded."""
+    targets: torch.Tensor
+    """classify: [B] label numbers. Otherwise [B, L]: the next token where it bears loss, else IGNORED."""
+    loss_index: torch.Tensor
+    """[N] int64, the flat positions of targets that bear loss."""
+    rows: int
+    tokens: int
+
+    @property
+    def loss_count(self) -> int:
+        """How many targets bear loss."""
+        return self.loss_index.numel()
+
+    def to(self, device: torch.device) -> Batch:
+        """This batch with all tensors on `device`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        moved = {
+            name: value.to(device, non_blocking=True)
+            for name, value in values.items()
+            if isinstance(value, torch.Tensor | Segments)
+        }
+        return replace(self, **moved)
+
+
+def next_token_targets(sample: Sample) -> list[int]:
+    """For each token the token that follows, or IGNORED where that one bears no loss."""
+    mask = sample.loss_mask or b""
+    ids = sample.input_ids
+    return [token if bears else IGNORED for token, bears in zip(ids[1:], mask[1:], strict=True)] + [IGNORED]
+
+
+def batch_from_tensors(
+    input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None
+) -> Batch:
+    """A padded batch from what a transformers model takes: labels [B] or [B, L], the latter not shifted yet."""
+    targets = labels
+    if labels.ndim == 2:
+        targets = torch.full_like(labels, IGNORED)
+        targets[:, :-1] = labels[:, 1:]
+    return Batch(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=None,
+        segments=None,
+        targets=targets,
+        loss_index=(targets.flatten() != IGNORED).nonzero().flatten(),
+        rows=len(input_ids),
+        tokens=input_ids.numel() if attention_mask is None else int(attention_mask.sum()),
+    )
+
+
+@dataclass(frozen=True)
+class PaddedLayout:
+    """Micro-batches of at most `rows` rows, padded on the right to their longest row."""
+
+    rows: int
+    pad_id: int
+
+    def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
+        """The samples of one optimizer step as micro-batches, in their order."""
+        return [pad(samples[start : start + self.rows], self.pad_id) for start in range(0, len(samples), self.rows)]
+
+
+def pad(samples: Sequence[Sample], pad_id: int) -> Batch:
+    """One padded micro-batch."""
+    length = max(len(sample.input_ids) for sample in samples)
+    input_ids = torch.full((len(samples), length), pad_id, dtype=torch.long)
+    attention_mask = torch.zeros((len(samples), length), dtype=torch.long)
+    for row, sample in enumerate(samples):
+        input_ids[row, : len(sample.input_ids)] = torch.tensor(sample.input_ids)
+        attention_mask[row, : len(sample.input_ids)] = 1
+    if samples[0].label is None:
+        targets = torch.full((len(samples), length), IGNORED, dtype=torch.long)
+        for row, sample in enumerate(samples):
+            targets[row, : len(sample.input_ids)] = torch.tensor(next_token_targets(sample))
+    else:
+        targets = torch.tensor([sample.label for sample in samples])
+    return Batch(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=None,
+        segments=None,
+        targets=targets,
+        loss_index=(targets.flatten() != IGNORED).nonzero().flatten(),
+        rows=len(samples),
+        tokens=int(attention_mask.sum()),
+    )

@@ -1,0 +1,126 @@
+"""The fuse cut for real: head and cross-entropy a chunk of rows at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from tenfold.errors import InputError, NoEffect
+from tenfold.rig.batch import Batch
+from tenfold.rig.loss import model_inputs
+from tenfold.rig.probe import outputs_differ
+from tenfold.rig.rig import Rig
+
+
+class _ChunkedCrossEntropy(torch.autograd.Function):
+    """Summed cross-entropy of hidden [N, H] against targets [N]; all gradients are made in the forward pass,
+    so that the logits of a chunk die with it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        rows: int,
+        needs: tuple[bool, bool, bool],
+    ) -> torch.Tensor:
+        needs_hidden, needs_weight, needs_bias = needs
+        working = weight.to(hidden.dtype)
+        grad_hidden = torch.empty_like(hidden) if needs_hidden else None
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias and bias is not None else None
+        total = hidden.new_zeros((), dtype=torch.float32)
+        for start in range(0, len(targets), rows):
+            part = slice(start, start + rows)
+            logits = (hidden[part] @ working.T).float()
+            if bias is not None:
+                logits += bias.float()
+            wanted = targets[part, None]
+            normalizer = logits.logsumexp(1, keepdim=True)
+            total += (normalizer - logits.gather(1, wanted)).sum()
+            if not any(needs):
+                continue
+            grad = logits.sub_(normalizer).exp_()  # softmax, in place of the logits
+            grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
+            if grad_bias is not None:
+                grad_bias += grad.sum(0)
+            narrow = grad.to(hidden.dtype)
+            if grad_hidden is not None:
+                grad_hidden[part] = narrow @ working
+            if grad_weight is not None:
+                grad_weight += narrow.T @ hidden[part]
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+        ctx.weight_dtype = weight.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        return (
+            None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype),
+            None if grad_weight is None else (grad_weight * grad).to(ctx.weight_dtype),
+            None if grad_bias is None else (grad_bias * grad).to(ctx.weight_dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def chunked_cross_entropy(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, rows: int
+) -> torch.Tensor:
+    """Cross-entropy of hidden [N, H] times weight [V, H] plus bias [V] against targets [N], summed; float32.
+
+    At most `rows` x V logits exist at any time. Equal to the plain loss up to rounding.
+    """
+    if torch.is_grad_enabled():
+        needs = (hidden.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad)
+    else:
+        needs = (False, False, False)
+    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, rows, needs)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class ChunkedLoss:
+    """The next-token loss that runs the backbone, picks the rows that bear loss, and never holds all logits."""
+
+    rows: int
+
+    def __call__(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """Sum over targets that bear loss, float32."""
+        hidden = model.base_model(**model_inputs(batch)).last_hidden_state
+        picked = hidden.flatten(0, 1).index_select(0, batch.loss_index)
+        head = model.get_output_embeddings()
+        targets = batch.targets.flatten().index_select(0, batch.loss_index)
+        return chunked_cross_entropy(picked, head.weight, getattr(head, "bias", None), targets, self.rows)
+
+
+def chunk_loss(rig: Rig, rows: int) -> Rig:
+    """The rig with the chunked loss. Raises NoEffect without a language-model head, InputError where the model does
+    more to its logits than its head does."""
+    head = rig.model.get_output_embeddings()
+    if rig.task == "classify" or not isinstance(head, torch.nn.Linear):
+        raise NoEffect(f"fuse: {type(rig.model).__name__} has no language-model head to fuse with the loss")
+    if difference := _head_differs(rig.model, head):
+        raise InputError(
+            f"fuse: {type(rig.model).__name__} changes its logits after the head ({difference}); set cuts.fuse: false"
+        )
+    fact = f"fuse: loss in chunks of {rows} rows, rows without loss skip the head"
+    return replace(rig, loss=ChunkedLoss(rows), facts=(*rig.facts, fact))
+
+
+@torch.no_grad()
+def _head_differs(model: PreTrainedModel, head: torch.nn.Linear) -> str:
+    """Why logits are not simply head(backbone(x)), as a phrase; empty if they are."""
+    training = model.training
+    model.eval()
+    ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
+    logits = model(input_ids=ids, use_cache=False).logits
+    alone = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    model.train(training)
+    return outputs_differ([logits], [alone])

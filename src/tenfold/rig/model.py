@@ -1,0 +1,127 @@
+"""From a model's name to a rig: skeleton, pre-trained weights, or random ones."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+
+from tenfold.errors import InputError
+from tenfold.rig.batch import PaddedLayout
+from tenfold.rig.loss import classification_loss, next_token_loss
+from tenfold.rig.rig import Rig, Source, Task
+
+HEADS = ("classifier", "score", "pre_classifier", "head")
+"""What transformers calls the modules on top of a backbone for sequence classification."""
+
+
+def build_rig(
+    source: Source,
+    task: Task,
+    *,
+    labels: tuple[str, ...] = (),
+    device: torch.device | str = "cpu",
+    micro_batch_rows: int = 8,
+    pad_id: int | None = None,
+) -> Rig:
+    """A rig whose model is a skeleton on the meta device: shapes without weights.
+
+    Raises InputError if transformers maps no class for the task.
+    """
+    try:
+        config = AutoConfig.from_pretrained(source.name, revision=source.revision)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model: cannot read {source.name!r}: {_first_line(error)}") from error
+    if labels:
+        config.num_labels = len(labels)
+        config.id2label = dict(enumerate(labels))
+        config.label2id = {label: number for number, label in enumerate(labels)}
+    if pad_id is not None and getattr(config, "pad_token_id", None) is None:
+        config.pad_token_id = pad_id
+    kind = AutoModelForSequenceClassification if task == "classify" else AutoModelForCausalLM
+    try:
+        with torch.device("meta"):
+            model = kind.from_config(config, attn_implementation="sdpa")
+    except ValueError as error:
+        raise InputError(f"model: {source.name!r} cannot {_TASK[task]}: {_first_line(error)}") from error
+    return Rig(
+        model=model,
+        task=task,
+        source=source,
+        device=torch.device(device),
+        layout=PaddedLayout(micro_batch_rows, int(config.pad_token_id or 0)),
+        loss=classification_loss if task == "classify" else next_token_loss,
+        labels=labels,
+        new_modules=_heads(model) if task == "classify" else (),
+    )
+
+
+_TASK = {"classify": "classify sequences", "sft": "predict the next token", "text": "predict the next token"}
+
+
+def rig_around(model: PreTrainedModel, task: Task | None = None) -> Rig:
+    """A rig with a model that somebody else has loaded."""
+    if task is None:
+        task = "classify" if type(model).__name__.endswith("ForSequenceClassification") else "text"
+    return Rig(
+        model=model,
+        task=task,
+        source=Source(str(model.config._name_or_path), None),
+        device=model.device,
+        layout=PaddedLayout(1, int(model.config.pad_token_id or 0)),
+        loss=classification_loss if task == "classify" else next_token_loss,
+        labels=tuple(model.config.id2label.values()) if task == "classify" else (),
+        new_modules=_heads(model) if task == "classify" else (),
+    )
+
+
+def initialise(rig: Rig) -> Rig:
+    """The rig with random weights, float32: training from scratch."""
+    model = type(rig.model)(rig.model.config).to(rig.device)
+    return replace(rig, model=model, facts=(*rig.facts, "from scratch: all weights are random"))
+
+
+def load_pretrained(rig: Rig) -> Rig:
+    """The rig with pre-trained weights: float32 on the CPU, as stored on a GPU.
+
+    The classification head is always new. Raises InputError if the files hold too little of the model.
+    """
+    try:
+        model, report = type(rig.model).from_pretrained(
+            rig.source.name,
+            revision=rig.source.revision,
+            config=rig.model.config,
+            dtype=torch.float32 if rig.device.type == "cpu" else "auto",
+            attn_implementation="sdpa",
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"model: cannot load {rig.source.name!r}: {_first_line(error)}") from error
+    missing = sorted(report["missing_keys"])
+    new = _new_modules(model, missing) if rig.task == "classify" else ()
+    absent = [key for key in missing if not any(key.startswith(f"{name}.") for name in (*new, *rig.new_modules))]
+    if absent:
+        raise InputError(
+            f"model: {rig.source.name!r} lacks {len(absent)} tensors of {type(model).__name__}, first {absent[0]!r};"
+            " is it a checkpoint of another kind of model?"
+        )
+    modules = tuple(dict.fromkeys((*rig.new_modules, *new)))
+    fact = "fine_tune: pre-trained weights loaded" + (f"; new: {', '.join(modules)}" if modules else "")
+    return replace(rig, model=model.to(rig.device), new_modules=modules, facts=(*rig.facts, fact))
+
+
+def _heads(model: PreTrainedModel) -> tuple[str, ...]:
+    return tuple(name for name, _ in model.named_children() if name in HEADS)
+
+
+def _new_modules(model: PreTrainedModel, missing: list[str]) -> tuple[str, ...]:
+    """Modules with missing weights, if outside the backbone or its pooler, which some checkpoints leave out."""
+    prefix = model.base_model_prefix
+    modules = [".".join(key.split(".")[:2]) if key.startswith(f"{prefix}.pooler") else key.split(".")[0] for key in missing]
+    return tuple(name for name in dict.fromkeys(modules) if name != prefix)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,64 @@
+"""The run for real, as one value that cuts transform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from transformers import PreTrainedModel
+
+from tenfold.cuts.lora import LoRA
+from tenfold.data.tokenize import Sample
+from tenfold.rig.batch import Batch, batch_from_tensors
+
+Task = Literal["classify", "sft", "text"]
+
+Layout = Callable[[Sequence[Sample]], list[Batch]]
+"""Lays the rows of one optimizer step out as micro-batches."""
+
+Loss = Callable[[PreTrainedModel, Batch], torch.Tensor]
+"""Sum (not mean) of the losses of a micro-batch, a float32 scalar."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the base model comes from."""
+
+    name: str
+    """Hugging Face id or folder."""
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class Rig:
+    """Model, layout and loss. Built once, transformed by the cuts, then handed to the loop."""
+
+    model: PreTrainedModel
+    task: Task
+    source: Source
+    device: torch.device
+    layout: Layout
+    loss: Loss
+    labels: tuple[str, ...] = ()
+    new_modules: tuple[str, ...] = ()
+    """Modules that the base checkpoint did not hold or that are the task's head: trained in full, saved in full."""
+    adapter: LoRA | None = None
+    facts: tuple[str, ...] = field(default=())
+    """One sentence per applied cut: what it really changed."""
+
+    @property
+    def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Names and parameters that receive gradients, in the model's order."""
+        return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+
+    def mean_loss(
+        self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The loss as transformers defines it, for your own loop: a mean over targets, labels not shifted yet.
+
+        input_ids [B, L]; labels [B, L] with -100 where there is no loss, or [B] class numbers; attention_mask [B, L].
+        """
+        batch = batch_from_tensors(input_ids, labels, attention_mask)
+        return self.loss(self.model, batch) / max(1, batch.loss_count)

@@ -1,0 +1,186 @@
+"""Where packed rows begin and end, and attention that keeps them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+BUCKET_FILL = 0.75
+"""A row joins a bucket if it is at least this long beside the bucket's longest: at most 1 / 0.75^2 = 1.8 times the
+query-key pairs that it needs."""
+
+SHORT_ROW_TOKENS = 64
+"""Rows up to this length share one bucket: below it a kernel call costs more than the padding it would avoid."""
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Packed rows of like length, seen as [rows, length]."""
+
+    index: torch.Tensor
+    """[rows * length] int64: which packed token stands in each cell; cells past a row's end repeat its first token."""
+    valid: torch.Tensor
+    """[rows, length] bool: False past a row's end."""
+    full: bool
+    """Every cell is valid."""
+
+    @property
+    def length(self) -> int:
+        return self.valid.shape[1]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Bucket:
+        return Bucket(self.index.to(device, non_blocking=non_blocking), self.valid.to(device), self.full)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """T packed tokens of several rows, and their place in buckets and in the padded [B, L] layout."""
+
+    buckets: tuple[Bucket, ...]
+    restore: torch.Tensor
+    """[T] int64: where each packed token stands in the buckets' cells, laid end to end."""
+    cells: torch.Tensor
+    """[T] int64: where each packed token stands in the flattened padded layout."""
+    padded_shape: tuple[int, int]
+
+    def to(self, device: torch.device, non_blocking: bool = False) -> Segments:
+        """These segments on `device`."""
+        return Segments(
+            tuple(bucket.to(device, non_blocking) for bucket in self.buckets),
+            self.restore.to(device, non_blocking=non_blocking),
+            self.cells.to(device, non_blocking=non_blocking),
+            self.padded_shape,
+        )
+
+
+def segment_rows(lengths: Sequence[int]) -> Segments:
+    """Segments of rows of these lengths, packed end to end in this order."""
+    starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
+    restore = torch.empty(starts[-1], dtype=torch.long)
+    longest = max(lengths)
+    cells = torch.cat([row * longest + torch.arange(length) for row, length in enumerate(lengths)])
+    buckets: list[Bucket] = []
+    offset = 0
+    for rows in _bucket_rows(lengths):
+        width = lengths[rows[0]]
+        columns = torch.arange(width)
+        first = torch.tensor([starts[row] for row in rows])[:, None]
+        size = torch.tensor([lengths[row] for row in rows])[:, None]
+        valid = columns < size
+        index = (first + torch.where(valid, columns, 0)).flatten()
+        place = offset + torch.arange(index.numel())
+        restore[index[valid.flatten()]] = place[valid.flatten()]
+        buckets.append(Bucket(index, valid, full=bool(valid.all())))
+        offset += index.numel()
+    return Segments(tuple(buckets), restore, cells, (len(lengths), longest))
+
+
+def _bucket_rows(lengths: Sequence[int]) -> list[list[int]]:
+    """Rows grouped by like length, the longest row of each group first."""
+    groups: list[list[int]] = []
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        head = lengths[groups[-1][0]] if groups else 0
+        if groups and (head <= SHORT_ROW_TOKENS or lengths[row] >= BUCKET_FILL * head):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    return groups
+
+
+class _ToBuckets(torch.autograd.Function):
+    """Packed tokens [T, ...] to bucket cells [cells, ...]; backward is a gather too, since each token has one cell."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: torch.Tensor, index: torch.Tensor, restore: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(restore)
+        return packed.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:  # type: ignore[override]
+        (restore,) = ctx.saved_tensors
+        return grad.index_select(0, restore), None, None
+
+
+class _FromBuckets(torch.autograd.Function):
+    """Bucket cells [cells, ...] to packed tokens [T, ...]; cells past a row's end receive no gradient."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, cells: torch.Tensor, index: torch.Tensor, restore: torch.Tensor, valid: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(index, valid)
+        return cells.index_select(0, restore)
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:  # type: ignore[override]
+        index, valid = ctx.saved_tensors
+        return grad.index_select(0, index) * valid[:, None, None].to(grad.dtype), None, None, None
+
+
+def attend_segments(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    sliding_window: int | None = None,
+    segments: Segments | None = None,
+    softcap: float | None = None,
+    **kwargs: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention of packed rows, each within itself; the signature of transformers' attention functions.
+
+    query [1, heads, T, D]; key and value [1, kv_heads, T, D]. Returns [1, T, heads, D] and no weights.
+    `kwargs` takes what other attention functions of transformers use and this one does not need.
+    """
+    if segments is None or attention_mask is not None or softcap is not None:
+        raise RuntimeError("a packed model trains and evaluates on packed batches only; load the saved model to generate")
+    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    index = torch.cat([bucket.index for bucket in segments.buckets])
+    valid = torch.cat([bucket.valid.flatten() for bucket in segments.buckets])
+    states = [
+        _ToBuckets.apply(state[0].transpose(0, 1), index, segments.restore)  # [cells, heads, D]
+        for state in (query, key, value)
+    ]
+    attended: list[torch.Tensor] = []
+    start = 0
+    for bucket in segments.buckets:
+        rows, length = bucket.valid.shape
+        q, k, v = (s[start : start + rows * length].unflatten(0, (rows, length)).transpose(1, 2) for s in states)
+        start += rows * length
+        mask = _mask(bucket, causal, sliding_window)
+        grouped = q.shape[1] != k.shape[1]
+        if grouped and mask is not None:  # the kernels that take a mask want as many key heads as query heads
+            groups = q.shape[1] // k.shape[1]
+            k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+            grouped = False
+        out = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal and mask is None, scale=scaling, enable_gqa=grouped
+        )
+        attended.append(out.transpose(1, 2).flatten(0, 1))
+    cells = torch.cat(attended) if len(attended) > 1 else attended[0]
+    return _FromBuckets.apply(cells, index, segments.restore, valid).unsqueeze(0), None
+
+
+def _mask(bucket: Bucket, causal: bool, window: int | None) -> torch.Tensor | None:
+    """What each query may see, or None where causality alone (or nothing) hides keys.
+
+    Past a row's end there are only later keys, which a causal query does not see anyway.
+    """
+    length = bucket.length
+    windowed = window is not None and length > window
+    if causal and not windowed:
+        return None
+    if not causal and not windowed:
+        return None if bucket.full else bucket.valid[:, None, None, :]
+    position = torch.arange(length, device=bucket.valid.device)
+    distance = position[:, None] - position[None, :]
+    near = (distance >= 0) & (distance < window) if causal else distance.abs() < window
+    return near[None, None] if causal else near[None, None] & bucket.valid[:, None, None, :]

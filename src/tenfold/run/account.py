@@ -1,0 +1,171 @@
+"""From a finished run to its receipt."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+from tenfold.cuts import cut_from_dict
+from tenfold.planner import Plan
+from tenfold.receipt import (
+    Bill,
+    CurvePoint,
+    CutUsed,
+    Event,
+    Hardware,
+    Measured,
+    Quality,
+    QualityGoal,
+    QuantityName,
+    Receipt,
+    Status,
+    Unit,
+)
+from tenfold.recipe import recipe_sha256
+from tenfold.run.run import Run
+
+PACKAGES = ("tenfold", "torch", "transformers", "tokenizers", "safetensors")
+
+
+def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> Receipt:
+    """The receipt of `run`: predictions from the plan, measurements from the meter."""
+    recipe, progress, meter = plan.recipe, run.progress, run.meter
+    identity = hashlib.sha256(f"{recipe_sha256(recipe)} {run.folder.resolve()}".encode()).hexdigest()
+    return Receipt(
+        run_id=identity[:16],
+        name=run.folder.name,
+        status=status,
+        model=recipe.model.name,
+        task=recipe.task,
+        tags=recipe.output.tags,
+        started_at=started_at,
+        ended_at=datetime.now(UTC),
+        plan=plan.model_dump(mode="json"),
+        recipe_sha256=recipe_sha256(recipe),
+        data_sha256=run.dataset.sha256,
+        base_sha256=run.base_hash,
+        versions=package_versions(),
+        hardware=this_hardware(plan.machine.name, run.rig.device),
+        seed=recipe.train.seed,
+        measurements=_measurements(plan, run),
+        seconds_by_part={name: seconds for name, seconds in meter.seconds_by_part.items()},  # type: ignore[misc]
+        curve=tuple(CurvePoint(**point) for point in progress.curve),
+        quality=_quality(run),
+        goal=None if recipe.quality is None else QualityGoal(**recipe.quality.model_dump()),
+        bill=_bill(plan, run),
+        data=run.dataset.account.model_dump(mode="json"),
+        cuts=_cuts(plan, run),
+        events=tuple(Event(at=datetime.now(UTC), kind="note", text=text) for text in run.rig.facts),
+        resumes=progress.resumes,
+    )
+
+
+def package_versions() -> dict[str, str]:
+    """Python's and the libraries' versions."""
+    versions = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def this_hardware(machine: str, device: torch.device) -> Hardware:
+    """The computer this process runs on."""
+    on_gpu = device.type == "cuda"
+    total = torch.cuda.get_device_properties(device).total_memory if on_gpu else _ram_bytes()
+    return Hardware(
+        machine=machine,
+        cpu=_cpu_name(),
+        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        gpu=torch.cuda.get_device_name(device) if on_gpu else "",
+        gpu_count=1 if on_gpu else 0,
+        memory_bytes=total,
+        os=platform.platform(),
+    )
+
+
+def _ram_bytes() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        with open("/proc/cpuinfo") as file:  # noqa: PTH123
+            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
+    except OSError:
+        return platform.processor()
+
+
+def _measurements(plan: Plan, run: Run) -> tuple[Measured, ...]:
+    foretold, progress, meter = plan.prediction, run.progress, run.meter
+    rows: list[tuple[QuantityName, Unit, float | None, float | None]] = [
+        ("peak_memory_bytes", "bytes", foretold.peak_bytes, meter.peak_bytes),
+        ("idle_memory_bytes", "bytes", None, meter.idle_bytes),
+        ("train_seconds", "seconds", foretold.train_seconds, progress.train_seconds),
+        ("wall_seconds", "seconds", foretold.total_seconds, meter.wall_seconds),
+        ("steps", "steps", foretold.steps, progress.step),
+        ("tokens", "tokens", foretold.tokens, progress.tokens),
+        ("loss_tokens", "tokens", None, progress.loss_tokens),
+        ("usd", "usd", foretold.usd, meter.usd),
+    ]
+    return tuple(
+        Measured(name=name, unit=unit, predicted=_float(predicted), measured=_float(measured))
+        for name, unit, predicted, measured in rows
+    )
+
+
+def _float(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
+def _quality(run: Run) -> tuple[Quality, ...]:
+    """The metrics of the best evaluation, accuracy with its interval."""
+    points = [point for point in run.progress.curve if point.get("metrics")]
+    chosen: dict[str, Any] | None = next((p for p in points if p["step"] == run.progress.best_step), None)
+    if chosen is None:
+        return ()
+    rows = len(run.dataset.evaluation)
+    qualities: list[Quality] = []
+    for metric, value in chosen["metrics"].items():
+        if metric == "accuracy":
+            qualities.append(Quality.accuracy(round(value * rows), rows))
+        else:
+            qualities.append(Quality(metric=metric, value=value, rows=rows))
+    return tuple(qualities)
+
+
+def _bill(plan: Plan, run: Run) -> Bill:
+    usd, tokens, budget = run.meter.usd, run.progress.tokens, plan.recipe.budget
+    return Bill(
+        usd=usd,
+        usd_per_hour=plan.machine.usd_per_hour,
+        price_source=plan.machine.price_source,
+        price_date=plan.machine.price_date,
+        billed_seconds=run.meter.wall_seconds,
+        usd_per_million_tokens=None if usd is None or not tokens else usd / tokens * 1e6,
+        budget_usd=budget.usd,
+        budget_hours=budget.hours,
+    )
+
+
+def _cuts(plan: Plan, run: Run) -> tuple[CutUsed, ...]:
+    cuts = [cut_from_dict(cut) for cut in plan.cuts]
+    return tuple(
+        CutUsed(
+            name=cut.name,
+            exact=cut.exact,
+            facts=tuple(fact for fact in run.rig.facts if fact.startswith(f"{cut.name}:")),
+        )
+        for cut in cuts
+    )

@@ -1,0 +1,96 @@
+"""The loop. It names no cut: what the cuts changed is in the rig."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from tenfold.data.tokenize import Sample
+from tenfold.errors import NotFinite
+from tenfold.rig.precision import autocast
+from tenfold.rig.rig import Rig
+from tenfold.run.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """One optimizer step, as it was measured."""
+
+    step: int
+    """Steps done, this one included."""
+    loss: float
+    """Mean over the targets that bear loss."""
+    gradient_norm: float
+    learning_rate: float
+    rows: int
+    tokens: int
+    """Tokens that are not padding."""
+    loss_tokens: int
+    seconds: float
+
+
+def train_steps(
+    rig: Rig,
+    samples: Sequence[Sample],
+    schedule: Schedule,
+    optimizer: torch.optim.Optimizer,
+    *,
+    first_step: int,
+    max_gradient_norm: float | None,
+    after_step: Callable[[StepReport], bool],
+) -> None:
+    """Train from `first_step` (0, or where a checkpoint stopped) to the schedule's end.
+
+    `after_step` sees each step's report and may evaluate, save, or return False to stop. Raises NotFinite before an
+    update that a NaN or Inf would poison.
+    """
+    weights = [weight for _, weight in rig.trainable]
+    rig.model.train()
+    for step in range(first_step, schedule.total_steps):
+        started = time.perf_counter()
+        rows = [samples[row] for row in schedule.rows_at(step)]
+        batches = rig.layout(rows)
+        loss_tokens = sum(batch.loss_count for batch in batches)
+
+        loss_sum = torch.zeros((), device=rig.device)
+        for batch in batches:
+            with autocast(rig.device):
+                loss = rig.loss(rig.model, batch.to(rig.device))
+            (loss / loss_tokens).backward()
+            loss_sum += loss.detach()
+
+        norm = torch.nn.utils.clip_grad_norm_(weights, max_gradient_norm or math.inf)
+        mean_loss, gradient_norm = torch.stack([loss_sum / loss_tokens, norm.float()]).tolist()
+        if not (math.isfinite(mean_loss) and math.isfinite(gradient_norm)):
+            raise NotFinite(_not_finite(step, mean_loss, gradient_norm, rows))
+
+        rate = schedule.learning_rate_at(step)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+        report = StepReport(
+            step=step + 1,
+            loss=mean_loss,
+            gradient_norm=gradient_norm,
+            learning_rate=rate,
+            rows=len(rows),
+            tokens=sum(batch.tokens for batch in batches),
+            loss_tokens=loss_tokens,
+            seconds=time.perf_counter() - started,
+        )
+        if not after_step(report):
+            return
+
+
+def _not_finite(step: int, loss: float, norm: float, rows: Sequence[Sample]) -> str:
+    named = ", ".join(f"{row.source}:{row.line}" for row in rows[:3])
+    return (
+        f"step {step + 1}: loss {loss}, gradient norm {norm}; stopped before the update. Rows: {named}"
+        f"{', ...' if len(rows) > 3 else ''}. Lower train.learning_rate or look at these rows"
+    )

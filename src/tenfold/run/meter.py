@@ -1,0 +1,68 @@
+"""The only code that reads clocks and memory while training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from tenfold.memory import peak_resident_bytes, reset_peak_resident, resident_bytes
+
+
+class Meter:
+    """Seconds by part, peak memory, dollars. Adds to what earlier attempts of the same run have spent."""
+
+    def __init__(self, device: torch.device, usd_per_hour: float | None, spent_seconds: float = 0.0) -> None:
+        self.device = device
+        self.usd_per_hour = usd_per_hour
+        self.spent_before_seconds = spent_seconds
+        self.seconds_by_part: dict[str, float] = {}
+        self._started = time.monotonic() - process_age_seconds()
+        self.idle_bytes = 0 if device.type == "cuda" else resident_bytes()
+        """What the process held with the libraries imported and no model loaded."""
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        else:
+            reset_peak_resident()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """Add the time inside to part `name`."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds_by_part[name] = self.seconds_by_part.get(name, 0.0) + time.monotonic() - started
+
+    @property
+    def wall_seconds(self) -> float:
+        """Since the process began, earlier attempts included: what a meter at the machine's door would show."""
+        return self.spent_before_seconds + time.monotonic() - self._started
+
+    @property
+    def usd(self) -> float | None:
+        """Dollars so far, None without a price."""
+        return None if self.usd_per_hour is None else self.wall_seconds / 3600 * self.usd_per_hour
+
+    @property
+    def peak_bytes(self) -> int | None:
+        """The most the process held since the meter started: resident on a CPU, allocated by torch on a GPU."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return peak_resident_bytes()
+
+
+def process_age_seconds() -> float:
+    """How long this process has run, imports included; 0 where /proc does not say."""
+    try:
+        with open("/proc/self/stat") as stat, open("/proc/uptime") as uptime:  # noqa: PTH123
+            started_ticks = int(stat.read().rpartition(")")[2].split()[19])
+            return max(0.0, float(uptime.read().split()[0]) - started_ticks / _CLOCK_TICKS_PER_SECOND)
+    except (OSError, ValueError, IndexError):
+        return 0.0
+
+
+_CLOCK_TICKS_PER_SECOND = 100
+"""USER_HZ, fixed at 100 in Linux's interface to user space (proc(5))."""

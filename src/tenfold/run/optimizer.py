@@ -1,0 +1,24 @@
+"""AdamW over what learns."""
+
+from __future__ import annotations
+
+import torch
+
+from tenfold.recipe import TrainWish
+from tenfold.rig.rig import Rig
+
+
+def make_optimizer(rig: Rig, wish: TrainWish) -> torch.optim.AdamW:
+    """AdamW (arXiv 1711.05101), fused; vectors (biases, norms) are not decayed.
+
+    Weights that learn become float32 masters first: bfloat16 has 8 bits of precision and would swallow small updates.
+    """
+    for _, weight in rig.trainable:
+        weight.data = weight.data.float()
+    weights = [weight for _, weight in rig.trainable]
+    groups = [
+        {"params": [w for w in weights if w.ndim >= 2], "weight_decay": wish.weight_decay},
+        {"params": [w for w in weights if w.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=1.0, betas=(wish.beta1, wish.beta2), eps=wish.epsilon, fused=True)

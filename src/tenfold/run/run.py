@@ -1,0 +1,206 @@
+"""What surrounds the loop: evaluation, saved states, budget, signals and the account of it all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tenfold.data.dataset import Dataset
+from tenfold.export.adapter import save_adapter
+from tenfold.export.merge import save_model
+from tenfold.recipe import Recipe
+from tenfold.rig.rig import Rig
+from tenfold.run.checkpoint import SavedState, load_tensors, restore_rng, rng_state, save_state
+from tenfold.run.evaluate import evaluate
+from tenfold.run.events import Event, Observer
+from tenfold.run.loop import StepReport
+from tenfold.run.meter import Meter
+from tenfold.run.schedule import Schedule
+from tenfold.run.stop import StopRequest
+
+HIGHER_IS_BETTER = {"accuracy", "macro_f1"}
+
+
+@dataclass
+class Progress:
+    """How far a run has come: what a saved state holds besides tensors."""
+
+    step: int = 0
+    tokens: int = 0
+    loss_tokens: int = 0
+    train_seconds: float = 0.0
+    wall_seconds: float = 0.0
+    resumes: int = 0
+    best: float | None = None
+    best_step: int | None = None
+    curve: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+
+class Run:
+    """One run in progress. `after_step` is what the loop calls; the rest is called before and after it."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        rig: Rig,
+        schedule: Schedule,
+        meter: Meter,
+        *,
+        folder: Path,
+        base_hash: str,
+        stop: StopRequest,
+        observers: Sequence[Observer],
+    ) -> None:
+        self.recipe, self.dataset, self.rig, self.schedule, self.meter = recipe, dataset, rig, schedule, meter
+        self.folder, self.base_hash, self.stop, self.observers = folder, base_hash, stop, observers
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.progress = Progress()
+        self.ended_because: str | None = None
+        """None: all steps done. "budget" or the name of a signal otherwise."""
+        self.saved_step = -1
+        self._save_seconds = 0.0
+
+    def tell(self, kind: str, values: Mapping[str, float | int | str | None]) -> None:
+        """Let every observer see an event."""
+        for observer in self.observers:
+            observer(Event(kind, dict(values)))
+
+    def after_step(self, report: StepReport) -> bool:
+        """Account for a step; evaluate and save when due. False when the run has to stop here."""
+        progress = self.progress
+        progress.step = report.step
+        progress.tokens += report.tokens
+        progress.loss_tokens += report.loss_tokens
+        progress.train_seconds += report.seconds
+        wish = self.recipe.train
+        if report.step % wish.log_every_steps == 0 or report.step in (1, self.schedule.total_steps):
+            self._log(report)
+        if self._evaluation_due(report.step):
+            self.evaluate()
+        reason = self._why_stop(report.seconds)
+        if reason is not None and report.step < self.schedule.total_steps:
+            self.ended_because = reason
+            self.save()
+            return False
+        if wish.save_every_steps is not None and report.step % wish.save_every_steps == 0:
+            self.save()
+        return True
+
+    def evaluate(self) -> dict[str, float]:
+        """Measure quality now; keep the weights if they are the best so far."""
+        with self.meter.part("evaluate"):
+            metrics = evaluate(self.rig, self.dataset.evaluation)
+        shown = {key: value for key, value in metrics.items() if key not in ("correct", "rows")}
+        self.tell("evaluated", {"step": self.progress.step, **shown})
+        self.progress.curve.append({**self._point(), "metrics": shown})
+        name = self.best_metric
+        sign = 1 if name in HIGHER_IS_BETTER else -1
+        if self.progress.best is None or sign * metrics[name] > sign * self.progress.best:
+            self.progress.best, self.progress.best_step = metrics[name], self.progress.step
+            self.export("best")
+        return metrics
+
+    @property
+    def best_metric(self) -> str:
+        """What "best" means: the recipe's quality metric, else accuracy for labels and loss for text."""
+        if self.recipe.quality is not None:
+            return self.recipe.quality.metric
+        return "accuracy" if self.rig.task == "classify" else "loss"
+
+    def export(self, which: str) -> Path:
+        """Write the adapter, or the full model, as `<output>/adapter-<which>` or `model-<which>`."""
+        with self.meter.part("save"):
+            if self.rig.adapter is None:
+                target = self.folder / f"model-{which}"
+                save_model(self.rig, target)
+            else:
+                target = self.folder / f"adapter-{which}"
+                save_adapter(self.rig, target, self.base_hash)
+        return target
+
+    def save(self) -> None:
+        """Save everything that continuing from here needs."""
+        if self.saved_step == self.progress.step or self.optimizer is None:
+            return
+        started = time.monotonic()
+        with self.meter.part("checkpoint"):
+            rng, rng_tensors = rng_state()
+            tensors = {f"weights/{name}": weight.detach() for name, weight in self.rig.trainable}
+            for number, slots in self.optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
+            tensors |= {f"rng/{name}": value for name, value in rng_tensors.items()}
+            self.progress.wall_seconds = self.meter.wall_seconds
+            state = {"progress": vars(self.progress), "rng": rng, "data_sha256": self.dataset.sha256}
+            keep = self.recipe.train.keep_checkpoints
+            save_state(self.folder / "checkpoints", self.progress.step, tensors, state, keep)
+        self.saved_step = self.progress.step
+        self._save_seconds = time.monotonic() - started
+        self.tell("saved", {"text": f"saved checkpoint at step {self.progress.step}"})
+
+    def restore(self, saved: SavedState) -> None:
+        """Continue from a saved state: weights, optimizer, random state, position and account."""
+        assert self.optimizer is not None
+        tensors = load_tensors(saved, self.rig.device)
+        with torch.no_grad():
+            for name, weight in self.rig.trainable:
+                weight.copy_(tensors[f"weights/{name}"])
+        slots: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer/"):
+                _, number, slot = key.split("/")
+                slots.setdefault(int(number), {})[slot] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
+        rng = {key.removeprefix("rng/"): value for key, value in tensors.items() if key.startswith("rng/")}
+        restore_rng(saved.state["rng"], rng)
+        self.progress = Progress(**saved.state["progress"])
+        self.progress.resumes += 1
+        self.saved_step = self.progress.step
+
+    def _evaluation_due(self, step: int) -> bool:
+        if not self.dataset.evaluation:
+            return False
+        every = self.recipe.train.eval_every_steps
+        if every is None:
+            return self.schedule.epoch_ends_after(step - 1)
+        return step % every == 0 or step == self.schedule.total_steps
+
+    def _why_stop(self, step_seconds: float) -> str | None:
+        """The signal that asks, or "budget" if another step and its checkpoint would pass the limit."""
+        if self.stop.requested is not None:
+            return self.stop.requested
+        reserved = step_seconds + self._save_seconds
+        hours = (self.meter.wall_seconds + reserved) / 3600
+        budget, price = self.recipe.budget, self.meter.usd_per_hour
+        if budget.hours is not None and hours > budget.hours:
+            return "budget"
+        if budget.usd is not None and price is not None and hours * price > budget.usd:
+            return "budget"
+        return None
+
+    def _log(self, report: StepReport) -> None:
+        progress = self.progress
+        seconds_per_step = progress.train_seconds / max(1, progress.step)
+        point = {
+            **self._point(),
+            "loss": report.loss,
+            "learning_rate": report.learning_rate,
+            "tokens_per_second": report.tokens / max(1e-9, report.seconds),
+        }
+        progress.curve.append(point)
+        totals = {
+            "total_steps": self.schedule.total_steps,
+            "gradient_norm": report.gradient_norm,
+            "eta_seconds": (self.schedule.total_steps - progress.step) * seconds_per_step,
+        }
+        self.tell("step", {**point, **totals})
+
+    def _point(self) -> dict[str, Any]:
+        progress = self.progress
+        return {"step": progress.step, "tokens": progress.tokens, "seconds": self.meter.wall_seconds, "usd": self.meter.usd}

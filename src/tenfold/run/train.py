@@ -1,0 +1,171 @@
+"""Executing a plan: from its recipe to a receipt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+
+from tenfold.cuts import FineTune, LoRA, cut_from_dict, on_rig
+from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset
+from tenfold.errors import BudgetReached, InputError, Interrupted, OutOfMemory, Preempted, TenfoldError
+from tenfold.export.base_hash import base_sha256, model_folder
+from tenfold.ledger import Row, open_ledger, spent_row
+from tenfold.planner import Plan
+from tenfold.receipt import Receipt, Status
+from tenfold.recipe import Recipe, recipe_sha256
+from tenfold.rig.model import build_rig, initialise
+from tenfold.rig.rig import Rig, Source
+from tenfold.run.account import make_receipt
+from tenfold.run.checkpoint import newest_state
+from tenfold.run.events import Observer
+from tenfold.run.lock import OutputLock, claim_output
+from tenfold.run.loop import train_steps
+from tenfold.run.meter import Meter
+from tenfold.run.optimizer import make_optimizer
+from tenfold.run.run import Run
+from tenfold.run.schedule import make_schedule
+from tenfold.run.stop import StopRequest
+from tenfold.run.trackers import make_tracker
+
+
+def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
+    """Execute `plan`, or continue it where its output folder stopped; write the receipt and a ledger row.
+
+    Raises BudgetReached, Preempted or Interrupted after saving a checkpoint, NotFinite before a poisoned update,
+    OutOfMemory, or InputError; the receipt of an unfinished run is written all the same.
+    """
+    recipe = plan.recipe
+    folder = Path(recipe.output.folder)
+    started_at = datetime.now(UTC)
+    claim_output(folder, recipe_sha256(recipe))
+    with OutputLock(folder), StopRequest() as stop:
+        run = _prepare(plan, folder, stop, observers)
+        try:
+            status = _train(run)
+        except torch.OutOfMemoryError as error:
+            raise OutOfMemory(_out_of_memory(run.rig, error)) from error
+        except RuntimeError as error:
+            if "can't allocate memory" not in str(error):  # the CPU allocator has no exception type of its own
+                raise
+            raise OutOfMemory(_out_of_memory(run.rig, error)) from error
+        receipt = make_receipt(plan, run, status, started_at)
+        receipt_sha256 = receipt.write(folder / "receipt.json")
+        _book(recipe, spent_row(receipt, folder / "receipt.json", receipt_sha256))
+        run.tell("finished", {"text": f"{status}: {folder / 'receipt.json'}"})
+    if run.ended_because is not None:
+        raise _unfinished(run)
+    return receipt
+
+
+def _book(recipe: Recipe, row: Row) -> None:
+    with open_ledger(None if recipe.output.ledger is None else Path(recipe.output.ledger)) as ledger:
+        ledger.append(row)
+
+
+def device_of(plan: Plan) -> torch.device:
+    """Where this process trains: the GPU if there is one and the plan is not for a CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() and plan.machine.vendor_kind == "cuda" else "cpu")
+
+
+def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Observer]) -> Run:
+    """Tokenise, build the rig, apply the cuts, and find the checkpoint to continue from."""
+    recipe = plan.recipe
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    meter = Meter(device_of(plan), plan.machine.usd_per_hour)
+    source = Source(recipe.model.name, recipe.model.revision)
+    with meter.part("tokenise"):
+        tokenizer = Tokenizer.from_transformers(source.name, source.revision)
+        dataset = load_dataset(recipe, tokenizer, plan.shape.max_positions)
+        check_vocabulary((*dataset.train, *dataset.evaluation), tokenizer, plan.shape.vocab_size, source.name)
+    with meter.part("load"):
+        torch.manual_seed(recipe.train.seed)
+        rig = _build(plan, source, dataset, tokenizer, meter.device)
+        base_hash = base_sha256(model_folder(source.name, source.revision))
+    lora = rig.adapter is not None
+    schedule = make_schedule(recipe.train, len(dataset.train), learning_rate(recipe, lora))
+    trackers = [
+        make_tracker(name, folder.name, folder, recipe.train.model_dump()) for name in recipe.output.trackers
+    ]
+    run = Run(
+        recipe, dataset, rig, schedule, meter,
+        folder=folder, base_hash=base_hash, stop=stop, observers=[*observers, *trackers],
+    )  # fmt: skip
+    for fact in rig.facts:
+        run.tell("note", {"text": fact})
+    return run
+
+
+def _build(plan: Plan, source: Source, dataset: Dataset, tokenizer: Tokenizer, device: torch.device) -> Rig:
+    cuts = [cut_from_dict(cut) for cut in plan.cuts]
+    rig = build_rig(
+        source,
+        plan.recipe.task,
+        labels=dataset.labels,
+        device=device,
+        micro_batch_rows=plan.micro_batch_size,
+        pad_id=tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id,
+    )
+    if not any(isinstance(cut, FineTune) for cut in cuts):
+        rig = initialise(rig)
+    return on_rig(cuts, rig)
+
+
+def learning_rate(recipe: Recipe, lora: bool) -> float:
+    """The recipe's rate, or by method: 2e-5 (text) and 5e-5 (labels) for all weights, ten times that for adapters.
+
+    Ten is the ratio found in "LoRA Without Regret" (Thinking Machines, 2025); 5e-5 is transformers' default.
+    """
+    if recipe.train.learning_rate is not None:
+        return recipe.train.learning_rate
+    full = 5e-5 if recipe.task == "classify" else 2e-5
+    return 10 * full if lora else full
+
+
+def _train(run: Run) -> Status:
+    run.optimizer = make_optimizer(run.rig, run.recipe.train)
+    saved = newest_state(run.folder / "checkpoints")
+    if saved is not None:
+        for message in saved.skipped:
+            run.tell("note", {"text": message})
+        if saved.state["data_sha256"] != run.dataset.sha256:
+            raise InputError(f"{run.folder}: its checkpoint was trained on other data; name a new output.folder")
+        run.restore(saved)
+        run.meter.spent_before_seconds = run.progress.wall_seconds
+        run.tell("note", {"text": f"continuing at step {run.progress.step}"})
+    wish = run.recipe.train
+    with run.meter.part("train"):
+        train_steps(
+            run.rig,
+            run.dataset.train,
+            run.schedule,
+            run.optimizer,
+            first_step=run.progress.step,
+            max_gradient_norm=wish.max_grad_norm,
+            after_step=run.after_step,
+        )
+    if run.ended_because is None:
+        run.export("last")
+        run.save()
+        return "done"
+    return {"budget": "stopped_at_budget", "SIGINT": "interrupted"}.get(run.ended_because, "preempted")  # type: ignore[return-value]
+
+
+def _unfinished(run: Run) -> TenfoldError:
+    where = f"step {run.progress.step} of {run.schedule.total_steps}, checkpoint saved in {run.folder}"
+    again = "run the same `tenfold train` to continue"
+    if run.ended_because == "budget":
+        return BudgetReached(f"budget reached at {where}; raise it and {again}")
+    if run.ended_because == "SIGINT":
+        return Interrupted(f"interrupted at {where}; {again}")
+    return Preempted(f"{run.ended_because} at {where}; {again}")
+
+
+def _out_of_memory(rig: Rig, error: Exception) -> str:
+    what = str(error).splitlines()[0]
+    return f"out of memory on {rig.device}: {what}. Set train.micro_batch_size or cuts.pack.tokens lower, or cuts.checkpoint: full"

