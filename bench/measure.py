@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +42,16 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "os": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in PACKAGES},
         "load_before": os.getloadavg()[0],
     }
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def interval(values: Sequence[float]) -> dict[str, float]:
@@ -53,15 +60,32 @@ def interval(values: Sequence[float]) -> dict[str, float]:
     summary = {"median": statistics.median(values), "min": min(values), "max": max(values)}
     if len(values) in students_t:
         half = students_t[len(values)] * statistics.stdev(values) / len(values) ** 0.5
-        summary |= {"mean": statistics.mean(values), "low": statistics.mean(values) - half, "high": statistics.mean(values) + half}
+        summary |= {
+            "mean": statistics.mean(values),
+            "low": statistics.mean(values) - half,
+            "high": statistics.mean(values) + half,
+        }
     return summary
 
 
-def write_result(name: str, settings: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], summary: Mapping[str, Any]) -> Path:
+def write_result(
+    name: str,
+    settings: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    head: Mapping[str, Any] | None = None,
+) -> Path:
     """`results/<name>_<cores>cores_<date>.json`."""
-    head = machine()
+    head = head or machine()
     date = datetime.date.today().isoformat()
     path = RESULTS / f"{name}_{head['cores']}cores_{date}.json"
-    body = {"benchmark": name, "date": date, "machine": head, "settings": dict(settings), "summary": dict(summary), "rows": list(rows)}
+    body = {
+        "benchmark": name,
+        "date": date,
+        "machine": head,
+        "settings": dict(settings),
+        "summary": dict(summary),
+        "rows": list(rows),
+    }
     path.write_text(json.dumps(body, indent=1) + "\n")
     return path

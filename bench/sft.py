@@ -88,7 +88,9 @@ def main() -> None:
     keys = ("speedup", "our_tokens_per_second", "peer_tokens_per_second", "our_eval_loss", "peer_eval_loss")
     summary = {key: interval([row[key] for row in rows]) for key in keys}
     print(json.dumps(summary, indent=1))
-    write_result("sft", {"model": "classics-28m", "data": "GSM8K", "steps": arguments.steps, "batch_size": 8}, rows, summary)
+    write_result(
+        "sft", {"model": "classics-28m", "data": "GSM8K", "steps": arguments.steps, "batch_size": 8}, rows, summary
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How long `tenfold --help` and `tenfold plan` of an 8B model take, and that neither imports torch.
 
-    python bench/startup.py
+python bench/startup.py
 """
 
 from __future__ import annotations
@@ -63,10 +63,14 @@ def main() -> None:
         torchless = {}
         for name, command in commands.items():
             program = f"import sys; sys.argv = {['tenfold', *command[3:]]!r}\nfrom tenfold.cli import main\ntry: main()\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
-            torchless[name] = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+            torchless[name] = (
+                subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
+            )
     summary = {name: statistics.median(row[name] for row in rows) for name in commands}
     print(json.dumps({"median_seconds": summary, "without_torch": torchless}))
-    write_result("startup", {"runs": RUNS, "rows_of_data": ROWS}, rows, {"median_seconds": summary, "without_torch": torchless})
+    write_result(
+        "startup", {"runs": RUNS, "rows_of_data": ROWS}, rows, {"median_seconds": summary, "without_torch": torchless}
+    )
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-VOCABULARY = 128
+VOCABULARY = 300
 WIDE = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
 COMMON: dict[str, Any] = {"vocab_size": VOCABULARY, "max_position_embeddings": 64, "pad_token_id": 0}
 IDS: dict[str, Any] = {"bos_token_id": 2, "eos_token_id": 3}
@@ -63,7 +63,7 @@ def tiny_model(family: str, task: str, labels: int = 3, seed: int = 0) -> transf
 
 
 def tiny_tokenizer(bos: bool = False, pad_id: int = 0) -> Tokenizer:
-    """Whole words w0 ... w120 and a few symbols; ids below VOCABULARY."""
+    """Whole words w0, w1 ... and a few symbols; ids below VOCABULARY."""
     special = ["<pad>", "<unk>", "<s>", "</s>"] if pad_id == 0 else ["<unk>", "<pad>", "<s>", "</s>"]
     words = special + [f"w{number}" for number in range(VOCABULARY - 8)]
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
@@ -74,13 +74,25 @@ def tiny_tokenizer(bos: bool = False, pad_id: int = 0) -> Tokenizer:
     return tokenizer
 
 
+def byte_tokenizer() -> Tokenizer:
+    """Single bytes: what transformers' Qwen2 tokenizer class can rebuild from a file."""
+    special = ["<pad>", "<unk>", "<s>", "</s>"]
+    alphabet = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({token: number for number, token in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    return tokenizer
+
+
 def tiny_folder(folder: Path, family: str = "llama", seed: int = 0) -> Path:
     """A plain transformers folder: pre-trained weights (no task head for encoders), config and tokenizer."""
     config = FAMILIES[family]
     task = "text" if family in DECODERS else "classify"
     model = tiny_model(family, task, seed=seed)
     (model if family in DECODERS else model.base_model).save_pretrained(folder)
-    tiny_tokenizer(pad_id=int(config.pad_token_id or 0)).save(str(folder / "tokenizer.json"))
+    tokenizer = byte_tokenizer() if family == "qwen2" else tiny_tokenizer(pad_id=int(config.pad_token_id or 0))
+    tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(
         json.dumps(
             {

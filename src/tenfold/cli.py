@@ -6,17 +6,23 @@ Results go to stdout, progress to stderr. Exit codes stand in `tenfold.errors` a
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tenfold.errors import InputError, TenfoldError
+from tenfold.errors import InputError, Interrupted, TenfoldError
 
 if TYPE_CHECKING:
     from tenfold.planner import Plan
     from tenfold.receipt import Receipt
+
+UsageError: Any = typer.BadParameter.__mro__[1]
+"""Click's, by way of typer: newer typers carry their own click, under a private name."""
 
 app = typer.Typer(
     name="tenfold",
@@ -135,9 +141,12 @@ def preview(
 ) -> None:
     """Show the first rows as the model will see them, with the tokens that bear loss marked."""
     from tenfold.api import read_dataset
-    from tenfold.data.dataset import preview as show_sample
+    from tenfold.data import preview as show_sample
+    from tenfold.recipe import load_recipe
+    from tenfold.shape import read_shape
 
-    dataset, tokenizer = read_dataset(recipe, overrides or ())
+    wishes = load_recipe(recipe, overrides or ())
+    dataset, tokenizer = read_dataset(wishes, read_shape(wishes.model.name, wishes.model.revision))
     for sample in dataset.train[:rows]:
         print(f"{sample.source}:{sample.line}  {show_sample(sample, tokenizer)}\n")
 
@@ -164,16 +173,44 @@ def demo(
         _show(receipt.model_dump(mode="json"))
 
 
+PIPE_COLUMNS = 120
+"""Width of tables where stdout is not a terminal."""
+
+
 def main() -> None:
     """Run the command line; a TenfoldError becomes one line and its exit code."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that knows no such character still shows the others
     try:
-        app(standalone_mode=True)
+        code: Any = app(args=sys.argv[1:] or ["--help"], prog_name="tenfold", standalone_mode=False)
+        sys.stdout.flush()  # here and not at exit, where a closed pipe or a full disk could not be told any more
     except TenfoldError as error:
         _fail(str(error), error.exit_code)
+    except UsageError as error:
+        _fail(_usage(error), InputError.exit_code)
+    except BrokenPipeError:  # the reader, say `head`, has seen enough
+        _silence_stdout()
+        raise SystemExit(1) from None
     except OSError as error:
+        _silence_stdout()
         _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
     except KeyboardInterrupt:
-        _fail("interrupted", 130)
+        _fail("interrupted", Interrupted.exit_code)
+    if code == Interrupted.exit_code:  # how typer returns a KeyboardInterrupt
+        _fail("interrupted", code)
+    if code:
+        raise SystemExit(code)
+
+
+def _usage(error: Any) -> str:
+    where = "tenfold" if error.ctx is None else error.ctx.command_path
+    return f"{' '.join(error.format_message().split()).rstrip('.')}; see {where} --help"
+
+
+def _silence_stdout() -> None:
+    """What is left to write goes nowhere: the interpreter would try again at exit, and complain in its own way."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _plan(path: Path, overrides: list[str] | None) -> Plan:
@@ -211,9 +248,12 @@ def _show(result: Any) -> None:
 
         from tenfold.report import render
 
-        Console().print(render(result))
+        Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(render(result))
 
 
 def _fail(message: str, code: int) -> None:
-    print(f"tenfold: {message}", file=sys.stderr)
+    from tenfold.inert import printable
+
+    for line in message.splitlines():
+        print(f"tenfold: {printable(line)}", file=sys.stderr)
     raise SystemExit(code)

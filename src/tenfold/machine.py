@@ -22,11 +22,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Efficiency:
-    """What share of its peak a machine reaches in training, as far as known."""
+    """How near to its peak a machine comes in training, as far as known."""
 
     matmul: float
+    """Share of the peak FLOP/s that matrix products reach."""
     bandwidth: float
+    """Share of the peak bandwidth that all else reaches."""
+    passes: float
+    """How often each byte of activations is moved, by all operations that are not matrix products together."""
     step_overhead_seconds: float
+    """Of a micro-batch, whatever its size."""
     error: float
     """Relative half-width of what the time prediction may be off by."""
     guessed: bool

@@ -7,7 +7,6 @@ it (see `compare`), never stored in it, so that no figure can disagree with its 
 from __future__ import annotations
 
 import hashlib
-import os
 from datetime import UTC, date, datetime
 from html import escape
 from math import isfinite
@@ -26,7 +25,8 @@ from pydantic import (
     model_validator,
 )
 
-from tenfold.errors import InputError, TenfoldError
+from tenfold.durable import write_file
+from tenfold.errors import InputError
 from tenfold.inert import printable
 from tenfold.interval import wilson_interval
 
@@ -151,6 +151,8 @@ class Baseline(_Value):
     measured_fraction: Annotated[float, Field(ge=0, le=1)]
     """Share of the run's tokens that were really trained: 1 measured, between extrapolated, 0 predicted."""
     versions: dict[str, str] = Field(default_factory=dict)
+    tokens: Amount | None = None
+    """Really trained, padding left out."""
     train_seconds: Amount | None = None
     wall_seconds: Amount | None = None
     peak_memory_bytes: Amount | None = None
@@ -230,7 +232,7 @@ class Receipt(_Value):
     def write(self, path: Path) -> str:
         """Write to `path` whole or not at all, and return the SHA-256 of the file's bytes."""
         content = self.to_json().encode()
-        _write_atomically(path, content)
+        write_file(path, content)
         return hashlib.sha256(content).hexdigest()
 
     @classmethod
@@ -273,25 +275,3 @@ def _first_fault(error: ValidationError) -> str:
     fault = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in fault["loc"])
     return printable(f"{where}: {fault['msg']}" if where else fault["msg"])
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """A sibling is written, forced to disk and renamed; then the folder is, so that the name survives a power cut."""
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with sibling.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            sibling.replace(path)
-        finally:
-            sibling.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise TenfoldError(f"{printable(str(path))}: cannot write {len(content):,} bytes ({error.strerror})") from None

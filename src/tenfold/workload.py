@@ -7,19 +7,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import ceil, exp, lgamma, sqrt
+from random import Random
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tenfold.data.tokenize import Sample
 
 BUCKET_FILL = 0.75
-"""A packed row joins an attention bucket if it is at least this long beside the bucket's longest; as in rig/segments."""
+"""A packed row joins an attention bucket if it is at least this long beside the longest there; as in rig/segments."""
 
 SHORT_ROW_TOKENS = 64
 """Packed rows up to this length share one bucket; as in rig/segments."""
 
-REPRESENTATIVE_ROWS = 1024
-"""Rows of the step that stands for all packed steps, at most: its quantiles are then exact to a tenth of a percent."""
+REPRESENTATIVE_ROWS = 2048
+"""Rows of the epoch that stands for all packed epochs, at most: its quantiles are exact to a tenth of a percent."""
 
 
 @dataclass(frozen=True)
@@ -103,21 +104,23 @@ class Workload:
         return sum(length**2 * count for length, count in self.lengths) / self.rows
 
     def expected_longest(self, rows: int) -> float:
-        """The expected longest of `rows` different rows drawn at random, exact: sum of l x (P(all <= l) - P(all < l))."""
+        """The expected longest of `rows` different random rows, exact: the sum of l x (P(all <= l) - P(all < l))."""
         return _longest_moments(self, min(rows, self.rows))[0]
 
     def tokens_of(self, rows: int) -> float:
-        """A high value of the tokens in `rows` different random rows: mean plus three standard deviations, at most all."""
+        """A high value of the tokens in `rows` different random rows: mean plus three standard deviations."""
         rows = min(rows, self.rows)
         variance = max(0.0, self.mean_of_squares - self.mean**2) * (self.rows - rows) / max(1, self.rows - 1)
-        return min(rows * self.longest, rows * self.mean + 3 * sqrt(rows * variance), self.tokens)
+        if rows == self.rows:
+            return self.tokens
+        return min(rows * self.longest, rows * self.mean + 3 * sqrt(rows * variance))
 
     def padded_epoch(self, batch_rows: int, micro_rows: int) -> Epoch:
-        """One shuffled pass in steps of `batch_rows`, cut into padded micro-batches of `micro_rows`; exact expectation."""
+        """A shuffled pass in steps of `batch_rows`, in padded micro-batches of `micro_rows`: the exact expectation."""
         return _padded_epoch(self, batch_rows, micro_rows)
 
     def packed_epoch(self, batch_rows: int, tokens: int) -> Epoch:
-        """One pass in steps of `batch_rows`, packed first-fit into micro-batches of `tokens`; by a representative step."""
+        """A pass in steps of `batch_rows`, packed into micro-batches of `tokens`, by way of a representative epoch."""
         return _packed_epoch(self, batch_rows, tokens)
 
     def largest_padded(self, micro_rows: int) -> MicroBatch:
@@ -166,11 +169,9 @@ def _padded_epoch(workload: Workload, batch_rows: int, micro_rows: int) -> Epoch
 @lru_cache(maxsize=1024)
 def _packed_epoch(workload: Workload, batch_rows: int, tokens: int) -> Epoch:
     bins = _representative_bins(workload, batch_rows, tokens)
-    shown = sum(sum(rows) for rows in bins)
-    pairs = sum(_buckets(rows)[1] for rows in bins)
-    steps = ceil(workload.rows / batch_rows)
-    step_tokens = min(batch_rows, workload.rows) * workload.mean
-    return Epoch(steps * len(bins) * max(1.0, step_tokens / shown), workload.tokens, workload.tokens * pairs / shown)
+    scale = workload.tokens / sum(sum(rows) for rows in bins)
+    pairs = scale * sum(_buckets(rows)[1] for rows in bins)
+    return Epoch(max(ceil(workload.rows / batch_rows), scale * len(bins)), float(workload.tokens), pairs)
 
 
 @lru_cache(maxsize=1024)
@@ -183,11 +184,22 @@ def _largest_packed(workload: Workload, batch_rows: int, tokens: int) -> MicroBa
     return MicroBatch(len(fullest) * scale, most, workload.longest, cells * scale, pairs * scale, masked=False)
 
 
-def _representative_bins(workload: Workload, batch_rows: int, tokens: int) -> list[list[int]]:
-    """The packed micro-batches of a step whose rows stand at even quantiles of the histogram; first-fit decreasing."""
+@lru_cache(maxsize=1024)
+def _representative_bins(workload: Workload, batch_rows: int, tokens: int) -> tuple[list[int], ...]:
+    """The micro-batches, first-fit decreasing, of an epoch whose rows stand at even quantiles of the histogram."""
+    rows = _quantiles(workload, min(workload.rows, REPRESENTATIVE_ROWS))
+    Random(0).shuffle(rows)
+    bins: list[list[int]] = []
+    for start in range(0, len(rows), batch_rows):
+        bins += _first_fit(sorted(rows[start : start + batch_rows], reverse=True), tokens)
+    return tuple(bins)
+
+
+def _first_fit(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Rows in bins of at most `tokens`, a longer one alone; each goes to the first bin with room."""
     bins: list[list[int]] = []
     used: list[int] = []
-    for length in reversed(_quantiles(workload, min(batch_rows, workload.rows, REPRESENTATIVE_ROWS))):
+    for length in lengths:
         place = next((i for i, filled in enumerate(used) if filled + length <= tokens), None)
         if place is None:
             bins.append([length])

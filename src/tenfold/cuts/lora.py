@@ -61,6 +61,7 @@ class LoRA(Cut):
         return replace(
             job,
             adapter_rank=self.rank,
+            adapter_dropout=self.dropout,
             adapter_parameters=job.shape.layers * self.rank * widths,
             adapted=tuple(linear.name for linear in adapted),
         )

@@ -12,20 +12,31 @@ from tenfold.workload import MicroBatch
 WRITTEN_OUT_GELU = {"gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh_python"}
 """Activations that transformers computes operation by operation: they keep their input, x / 2, tanh and 1 + tanh."""
 
+FIRST_LAYERS = {"q", "k", "v", "qkv"}
+"""Linear layers that read the embeddings in the first block: where those are frozen, no gradient goes below them."""
+
 FLOAT32_BYTES = 4
 
 
 def kept_bytes(job: Job, micro: MicroBatch) -> float:
     """All that the model keeps of a micro-batch between its forward and its backward pass, logits left out."""
+    if not job.recomputed_layers:
+        return touched_bytes(job, micro)
     kept = job.shape.layers - job.recomputed_layers
     blocks = kept * block_bytes(job, micro) + job.recomputed_layers * input_bytes(job, micro)
-    first = first_block_saving(job, micro) if job.recomputed_layers == 0 else 0.0
-    return blocks - first + end_bytes(job, micro)
+    return blocks + end_bytes(job, micro)
+
+
+def touched_bytes(job: Job, micro: MicroBatch) -> float:
+    """What it would keep with nothing recomputed: also what it reads and writes a few times over on the way."""
+    return job.shape.layers * block_bytes(job, micro) - first_block_saving(job, micro) + end_bytes(job, micro)
 
 
 def block_bytes(job: Job, micro: MicroBatch) -> float:
     """What one block keeps of a micro-batch."""
-    per_token = _norm_bytes(job) + _linear_input_bytes(job) + _mlp_bytes(job) + _adapter_bytes(job) + _dropout_bytes(job)
+    per_token = (
+        _norm_bytes(job) + _linear_input_bytes(job) + _mlp_bytes(job) + _adapter_bytes(job) + _dropout_bytes(job)
+    )
     return micro.tokens * per_token + _attention_bytes(job, micro)
 
 
@@ -35,10 +46,15 @@ def input_bytes(job: Job, micro: MicroBatch) -> float:
 
 
 def first_block_saving(job: Job, micro: MicroBatch) -> float:
-    """What the first block does not keep where embeddings are frozen: no gradient passes its first norm."""
-    if not job.adapted or job.shape.post_norm:
+    """What the first block does not keep where embeddings are frozen, since no gradient goes below it: the input of its
+    first norm, and what dropout drew for the adapters that read it."""
+    if not job.adapted:
         return 0.0
-    return micro.tokens * job.shape.hidden_size * FLOAT32_BYTES
+    width = 0.0 if job.shape.post_norm else job.shape.hidden_size * FLOAT32_BYTES
+    if job.adapter_dropout:
+        reading = [x for x in job.shape.block_linears if x.name in FIRST_LAYERS and x.name in job.adapted]
+        width += sum(x.in_features for x in reading) * _mask_size(job)
+    return micro.tokens * width
 
 
 def end_bytes(job: Job, micro: MicroBatch) -> float:
@@ -68,7 +84,7 @@ def _stream_size(job: Job) -> int:
 
 
 def _norm_bytes(job: Job) -> float:
-    """Norms work in float32 under autocast too; the normalised input is kept only for the gradient of a norm's weight."""
+    """Norms work in float32 under autocast too; the normalised input is kept for the gradient of the norm's weight."""
     shape = job.shape
     if shape.norm == "layer":
         return 2 * (shape.hidden_size + 2) * FLOAT32_BYTES  # input, mean, 1 / deviation
@@ -82,20 +98,24 @@ def _norm_bytes(job: Job) -> float:
 
 
 def _linear_input_bytes(job: Job) -> float:
-    """Inputs of linear layers, each counted once however many layers share it; a frozen layer without adapter keeps none."""
+    """Inputs of linear layers, each once however many layers share it; a frozen layer without adapter keeps none.
+
+    Where autocast narrows the float32 result of a norm, every layer that reads it keeps a copy of its own.
+    """
     shape = job.shape
+    narrowed = job.dtype_bytes < FLOAT32_BYTES and (shape.norm == "layer" or not job.adapted)
     width = 0
-    if _keeps_input(job, {"q", "k", "v", "qkv"}):
-        width += shape.hidden_size
-    if _keeps_input(job, {"gate", "up", "gate_up"}):
-        width += shape.hidden_size
+    for group in (FIRST_LAYERS, {"gate", "up", "gate_up"}):
+        reading = sum(_keeps_input(job, {linear.name}) for linear in shape.block_linears if linear.name in group)
+        width += shape.hidden_size * (reading if narrowed else min(1, reading))
     if _keeps_input(job, {"down"}):
         width += shape.intermediate_size
     return width * job.dtype_bytes
 
 
 def _keeps_input(job: Job, names: set[str]) -> bool:
-    return not job.adapted or not names.isdisjoint(job.adapted)
+    """Whether one of these layers needs its input as it is; an adapter with dropout needs the dropped one instead."""
+    return not job.adapted or (not job.adapter_dropout and not names.isdisjoint(job.adapted))
 
 
 def _mlp_bytes(job: Job) -> float:
@@ -152,7 +172,8 @@ def _attention_bytes(job: Job, micro: MicroBatch) -> float:
         output = query * micro.cells + (query * micro.tokens if _keeps_input(job, {"o"}) else 0)
     else:
         width = _query_key_value_width(job, query, key, key_used, fused)
-        output = query * micro.cells
+        copies = 2 if shape.model_type == "phi3" and _keeps_input(job, {"o"}) else 1
+        output = copies * query * micro.cells
     statistics = shape.heads * micro.cells * FLOAT32_BYTES
     return (width * micro.cells + output) * size + statistics + mask
 

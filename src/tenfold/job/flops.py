@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tenfold.job.activations import FIRST_LAYERS
 from tenfold.job.job import Job
 
 
@@ -10,18 +11,19 @@ def flops_by_part(job: Job) -> dict[str, float]:
     shape, tokens, pairs = job.shape, job.computed_tokens, job.attended_pairs
     width = shape.heads * shape.head_dim
     through = 2.0 * shape.block_parameters * tokens
-    forward_attention = 4.0 * pairs * width * shape.layers
+    attention = 4.0 * pairs * width * shape.layers
     head = 2.0 * shape.head_parameters * job.head_rows
     adapters = 2.0 * job.adapter_parameters * tokens
     repeated = job.recomputed_layers / shape.layers
     return {
         "linear forward": through,
-        "input gradients": through,
+        "input gradients": through - 2.0 * _without_input_gradient(job) * tokens,
         "weight gradients": 0.0 if job.adapted else through,
-        "attention": 3.5 * forward_attention,  # flash attention: two products forward, five backward
+        "attention": attention * (3.0 if _attention_is_written_out(job) else 3.5),
         "head": head * (2 if job.adapted else 3),
-        "adapters": 3 * adapters,
-        "recompute": repeated * (through + forward_attention + adapters),
+        "adapters": 3 * adapters - 2.0 * _thin_without_input_gradient(job) * tokens,
+        "recompute": repeated * (through + attention + adapters)
+        - 2.0 * job.recomputed_layers * _not_repeated(job) * tokens,
     }
 
 
@@ -30,3 +32,37 @@ def evaluation_flops(job: Job) -> float:
     tokens = job.evaluations * job.workload.evaluation_tokens
     head = 0 if job.task == "classify" else job.shape.head_parameters * job.loss_share
     return 2.0 * (job.shape.block_parameters + job.adapter_parameters + head) * tokens
+
+
+def _attention_is_written_out(job: Job) -> bool:
+    """Two products forward and four backward; the fused kernels repeat one of the forward ones, which makes five."""
+    return bool(job.shape.attention_dropout) and job.machine.vendor_kind == "cpu"
+
+
+def _without_input_gradient(job: Job) -> int:
+    """Frozen weights that no gradient passes on its way down."""
+    if not job.adapted:
+        return 0
+    return sum(x.in_features * x.out_features for x in job.shape.block_linears if x.name in FIRST_LAYERS)
+
+
+def _thin_without_input_gradient(job: Job) -> int:
+    return sum(
+        job.adapter_rank * x.in_features
+        for x in job.shape.block_linears
+        if x.name in FIRST_LAYERS and x.name in job.adapted
+    )
+
+
+def _not_repeated(job: Job) -> int:
+    """Weights of a block's last product, which recomputation stops before: the backward pass does not need its result.
+
+    Not so where a norm or a dropout follows it, or where the base's product comes before an adapter that is needed.
+    """
+    shape = job.shape
+    if shape.post_norm or shape.post_norms or shape.hidden_dropout:
+        return 0
+    last = shape.block_linears[-1]
+    if last.name in job.adapted:
+        return job.adapter_rank * last.out_features
+    return last.in_features * last.out_features

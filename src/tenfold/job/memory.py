@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenfold.job.activations import activation_bytes_per_token, mask_bytes_per_token
+from tenfold.job.activations import FLOAT32_BYTES, block_bytes, end_bytes, first_block_saving, input_bytes
 from tenfold.job.job import Job
 from tenfold.machine import evidence
 
@@ -18,45 +18,58 @@ def bytes_by_kind(job: Job) -> dict[str, float]:
     shape, size, on_gpu = job.shape, job.dtype_bytes, job.machine.vendor_kind == "cuda"
     trained = job.trained_parameters
     if job.adapted:
-        weights = (job.parameters - job.task_parameters) * size + job.task_parameters * 4
+        weights = (job.parameters - job.task_parameters) * size + job.task_parameters * FLOAT32_BYTES
     else:  # float32 masters, and on a GPU autocast's working copies of the linear layers
-        weights = job.parameters * 4 + (shape.block_parameters * 2 if on_gpu and size == 2 else 0)
-    tokens = job.peak_micro_tokens
-    per_token = activation_bytes_per_token(job) + mask_bytes_per_token(job)
-    kept_layers = shape.layers - job.recomputed_layers
-    boundary = shape.hidden_size * size
-    layers = tokens * (kept_layers * per_token + job.recomputed_layers * boundary)
-    again = tokens * per_token if job.recomputed_layers else 0  # the block being run again
-    ends = tokens * shape.hidden_size * size * 3  # embedding output and final norm
+        working = shape.block_parameters + (0 if job.task == "classify" else shape.head_parameters)
+        weights = job.parameters * FLOAT32_BYTES + (working * size if on_gpu and size < FLOAT32_BYTES else 0)
     return {
         "weights": float(weights),
-        "adapters": 4.0 * job.adapter_parameters,
-        "gradients": 4.0 * trained,
-        "optimizer": 8.0 * trained,
-        "activations": layers + again + ends,
+        "adapters": float(FLOAT32_BYTES * job.adapter_parameters),
+        "gradients": float(FLOAT32_BYTES * trained),
+        "optimizer": 2.0 * FLOAT32_BYTES * trained,
+        "activations": _activation_bytes(job),
         "logits": logits_bytes(job),
-        "transients": tokens * (2 * shape.intermediate_size + 4 * shape.hidden_size) * size,
+        "transients": job.largest.tokens * (2 * shape.intermediate_size + 4 * shape.hidden_size) * size,
         "context": CUDA_CONTEXT_BYTES if on_gpu else float(evidence()["run"]["library_bytes_cpu"]),
     }
 
 
+def _activation_bytes(job: Job) -> float:
+    """What is kept when the backward pass begins; or later, when one recomputed block is whole again."""
+    micro, again = job.largest, job.recomputed_layers
+    block = block_bytes(job, micro)
+    kept = (job.shape.layers - again) * block
+    if again:
+        kept = max(kept, block)
+    else:
+        kept -= first_block_saving(job, micro)
+    return kept + again * input_bytes(job, micro) + end_bytes(job, micro)
+
+
 def logits_bytes(job: Job) -> float:
-    """Logits in the working dtype and float32, their log-softmax and its gradient; of a chunk once fused."""
+    """Logits and what the loss makes of them, or of a chunk of them once fused."""
     if job.task == "classify":
         return 0.0
-    shape = job.shape
-    wide = 4 * shape.vocab_size
+    shape, tokens, size = job.shape, job.largest.tokens, job.dtype_bytes
+    wide = FLOAT32_BYTES * shape.vocab_size
     if job.loss_rows is None:
-        narrow = job.dtype_bytes * shape.vocab_size if job.dtype_bytes == 2 else 0
-        return job.peak_micro_tokens * (narrow + 2 * wide)
-    rows = min(job.loss_rows, job.peak_micro_tokens)
-    # the chunk in float32 and in the working dtype; then hidden rows and their gradient
-    chunk = rows * (wide + job.dtype_bytes * shape.vocab_size)
-    head_gradient = 0 if job.adapted else 4 * shape.head_parameters
-    return chunk + 2 * job.peak_micro_tokens * job.loss_share * shape.hidden_size * job.dtype_bytes + head_gradient
+        return tokens * 3 * wide  # in the backward pass: log-softmax, its gradient, and the gradient of the logits
+    rows = tokens * job.loss_share
+    # a chunk in float32, its exponentials, and in the working dtype; then the picked rows and their gradient
+    chunk = min(job.loss_rows, rows) * (2 * wide + (size * shape.vocab_size if size < FLOAT32_BYTES else 0))
+    head_gradient = 0 if job.adapted else FLOAT32_BYTES * shape.head_parameters
+    return chunk + 2 * rows * shape.hidden_size * size + head_gradient
 
 
 def peak_bytes(job: Job) -> float:
-    """The sum of all kinds, with transients and logits not alive at the same time."""
+    """The most that is alive at once.
+
+    Logits die before the block-wise transients of the backward pass are made; and where a step is one micro-batch, its
+    gradients grow while its activations are freed.
+    """
     kinds = bytes_by_kind(job)
-    return sum(kinds.values()) - min(kinds["transients"], kinds["logits"])
+    lasting = kinds["weights"] + kinds["adapters"] + kinds["optimizer"] + kinds["context"]
+    computed = kinds["activations"] + max(kinds["logits"], kinds["transients"])
+    if job.accumulates:
+        return lasting + kinds["gradients"] + computed
+    return lasting + max(computed, kinds["gradients"] + kinds["transients"])

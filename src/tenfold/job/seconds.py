@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from tenfold.job.activations import activation_bytes_per_token
+from tenfold.job.activations import FLOAT32_BYTES, touched_bytes
 from tenfold.job.flops import evaluation_flops, flops_by_part
 from tenfold.job.job import Job
 from tenfold.machine import evidence
+from tenfold.workload import MicroBatch
 
 OPTIMIZER_BYTES_PER_PARAMETER = 28
 """AdamW in float32 reads weight, gradient and two moments and writes weight and two moments: seven times four bytes."""
 
-PASSES_OVER_ACTIVATIONS = 4
-"""Each kept tensor is written and read in the forward pass, and read and answered by a gradient in the backward one."""
+FUSED_LOGIT_BYTES = 44
+"""Reads and writes of each logit in rig/chunked_loss: product 4, log-sum-exp 12, softmax in place 16, narrowing 8, two
+products 4."""
 
 
 def seconds_by_part(job: Job) -> dict[str, float]:
@@ -20,8 +22,7 @@ def seconds_by_part(job: Job) -> dict[str, float]:
     rate = machine.flops[machine.dtype] * machine.efficiency.matmul
     bandwidth = machine.bandwidth_bytes_per_second * machine.efficiency.bandwidth
     products = sum(flops_by_part(job).values()) / rate
-    passes = (1 + job.recomputed_layers / job.shape.layers) * PASSES_OVER_ACTIVATIONS
-    moved = job.computed_tokens * job.shape.layers * activation_bytes_per_token(job) * passes / bandwidth
+    moved = _moved_bytes(job) / bandwidth
     updates = job.steps * job.trained_parameters * OPTIMIZER_BYTES_PER_PARAMETER / bandwidth
     launches = job.micro_batches * machine.efficiency.step_overhead_seconds
     stored = job.shape.weights_bytes_on_disk or 2 * job.shape.parameters
@@ -32,6 +33,17 @@ def seconds_by_part(job: Job) -> dict[str, float]:
         "evaluate": evaluation_flops(job) / rate,
         "save": run["save_seconds"],
     }
+
+
+def _moved_bytes(job: Job) -> float:
+    """Bytes moved by all that is not a matrix product, over the run; half of a block's are forward, and repeated."""
+    epoch, repeated = job.epoch, job.recomputed_layers / job.shape.layers
+    every = MicroBatch(0.0, epoch.tokens, job.workload.longest, epoch.tokens, epoch.pairs, job.largest.masked)
+    blocks = job.epochs_trained * touched_bytes(job, every) * (1 + 0.5 * repeated)
+    logits = job.head_rows * job.shape.vocab_size
+    if job.loss_rows is not None:
+        return blocks * job.machine.efficiency.passes + logits * FUSED_LOGIT_BYTES
+    return (blocks + logits * (2 * FLOAT32_BYTES + job.dtype_bytes % FLOAT32_BYTES)) * job.machine.efficiency.passes
 
 
 def usd_of(job: Job, seconds: float) -> float | None:

@@ -14,7 +14,7 @@ def explain_cuts(job: Job, cuts: Sequence[Cut], checkpoints: Sequence[Cut | None
     """One sentence for each cut of the planner, chosen or not."""
     names = {cut.name for cut in cuts}
     bare = replace(
-        job, pretrained=False, adapter_rank=0, adapter_parameters=0, adapted=(), packed_tokens=None, loss_rows=None,
+        job, pretrained=False, adapter_rank=0, adapter_dropout=0.0, adapter_parameters=0, adapted=(), packed_tokens=None, loss_rows=None,
         recomputed_layers=0,
     )  # fmt: skip
     sentences: list[str] = []

@@ -247,7 +247,7 @@ def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[s
 def _plain(job: Job) -> Job:
     """The same job with no cut."""
     return replace(
-        job, pretrained=False, adapter_rank=0, adapter_parameters=0, adapted=(), packed_tokens=None, loss_rows=None,
+        job, pretrained=False, adapter_rank=0, adapter_dropout=0.0, adapter_parameters=0, adapted=(), packed_tokens=None, loss_rows=None,
         recomputed_layers=0,
     )  # fmt: skip
 

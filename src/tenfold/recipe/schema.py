@@ -258,6 +258,9 @@ class TrainWish(Wish):
         le=1e6,
         description="Gradients are clipped to this norm; null turns clipping off.",
     )
+    dropout: Share | None = Field(
+        default=None, description="Dropout of the model itself; null keeps what its configuration says.", examples=[0.0]
+    )
     seed: int = Field(
         default=0, strict=True, ge=0, le=2**32 - 1, description="Seed of row order, dropout and new weights."
     )

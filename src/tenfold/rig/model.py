@@ -15,6 +15,13 @@ from tenfold.rig.rig import Rig, Source, Task
 HEADS = ("classifier", "score", "pre_classifier", "head")
 """What transformers calls the modules on top of a backbone for sequence classification."""
 
+DROPOUTS = {
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "attention_dropout", "hidden_dropout", "dropout",
+    "resid_pdrop", "embd_pdrop", "attn_pdrop", "embedding_dropout", "mlp_dropout", "classifier_dropout",
+    "seq_classif_dropout",
+}  # fmt: skip
+"""What configurations call the dropout of a model's parts."""
+
 
 def build_rig(
     source: Source,
@@ -24,6 +31,7 @@ def build_rig(
     device: torch.device | str = "cpu",
     micro_batch_rows: int = 8,
     pad_id: int | None = None,
+    dropout: float | None = None,
 ) -> Rig:
     """A rig whose model is a skeleton on the meta device: shapes without weights.
 
@@ -39,6 +47,9 @@ def build_rig(
         config.label2id = {label: number for number, label in enumerate(labels)}
     if pad_id is not None and getattr(config, "pad_token_id", None) is None:
         config.pad_token_id = pad_id
+    if dropout is not None:
+        for name in DROPOUTS & set(vars(config)):
+            setattr(config, name, dropout)
     kind = AutoModelForSequenceClassification if task == "classify" else AutoModelForCausalLM
     try:
         with torch.device("meta"):

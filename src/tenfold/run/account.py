@@ -7,6 +7,7 @@ import os
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,9 +37,8 @@ PACKAGES = ("tenfold", "torch", "transformers", "tokenizers", "safetensors")
 def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> Receipt:
     """The receipt of `run`: predictions from the plan, measurements from the meter."""
     recipe, progress, meter = plan.recipe, run.progress, run.meter
-    identity = hashlib.sha256(f"{recipe_sha256(recipe)} {run.folder.resolve()}".encode()).hexdigest()
     return Receipt(
-        run_id=identity[:16],
+        run_id=run_id(plan),
         name=run.folder.name,
         status=status,
         model=recipe.model.name,
@@ -61,9 +61,18 @@ def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> 
         bill=_bill(plan, run),
         data=run.dataset.account.model_dump(mode="json"),
         cuts=_cuts(plan, run),
-        events=tuple(Event(at=datetime.now(UTC), kind="note", text=text) for text in run.rig.facts),
+        events=tuple(
+            Event(at=datetime.fromisoformat(event["at"]), kind=event["kind"], text=event["text"])  # type: ignore[arg-type]
+            for event in progress.events
+        ),
         resumes=progress.resumes,
     )
+
+
+def run_id(plan: Plan) -> str:
+    """The same for every attempt of a run: a hash of recipe and output folder."""
+    identity = f"{recipe_sha256(plan.recipe)} {Path(plan.recipe.output.folder).resolve()}"
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def package_versions() -> dict[str, str]:
@@ -165,7 +174,7 @@ def _cuts(plan: Plan, run: Run) -> tuple[CutUsed, ...]:
         CutUsed(
             name=cut.name,
             exact=cut.exact,
-            facts=tuple(fact for fact in run.rig.facts if fact.startswith(f"{cut.name}:")),
+            facts=tuple(fact.removeprefix(f"{cut.name}: ") for fact in run.rig.facts if fact.startswith(f"{cut.name}:")),
         )
         for cut in cuts
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -14,12 +14,13 @@ from tenfold.memory import peak_resident_bytes, reset_peak_resident, resident_by
 class Meter:
     """Seconds by part, peak memory, dollars. Adds to what earlier attempts of the same run have spent."""
 
-    def __init__(self, device: torch.device, usd_per_hour: float | None, spent_seconds: float = 0.0) -> None:
+    def __init__(self, device: torch.device, usd_per_hour: float | None) -> None:
         self.device = device
         self.usd_per_hour = usd_per_hour
-        self.spent_before_seconds = spent_seconds
-        self.seconds_by_part: dict[str, float] = {}
-        self._started = time.monotonic() - process_age_seconds()
+        self.spent_before_seconds = 0.0
+        age_seconds = process_age_seconds()
+        self.seconds_by_part: dict[str, float] = {"import": age_seconds}
+        self._started = time.monotonic() - age_seconds
         self.idle_bytes = 0 if device.type == "cuda" else resident_bytes()
         """What the process held with the libraries imported and no model loaded."""
         if device.type == "cuda":
@@ -29,12 +30,21 @@ class Meter:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Add the time inside to part `name`."""
+        """Add the time inside to part `name`; a part within another counts once, for the inner one."""
         started = time.monotonic()
+        inside_before = sum(self.seconds_by_part.values())
         try:
             yield
         finally:
-            self.seconds_by_part[name] = self.seconds_by_part.get(name, 0.0) + time.monotonic() - started
+            inner = sum(self.seconds_by_part.values()) - inside_before
+            seconds = time.monotonic() - started - inner
+            self.seconds_by_part[name] = self.seconds_by_part.get(name, 0.0) + seconds
+
+    def add_earlier(self, wall_seconds: float, seconds_by_part: Mapping[str, float]) -> None:
+        """Count what earlier attempts of this run have spent."""
+        self.spent_before_seconds += wall_seconds
+        for name, seconds in seconds_by_part.items():
+            self.seconds_by_part[name] = self.seconds_by_part.get(name, 0.0) + seconds
 
     @property
     def wall_seconds(self) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,9 @@ class Progress:
     resumes: int = 0
     best: float | None = None
     best_step: int | None = None
+    seconds_by_part: dict[str, float] = field(default_factory=dict[str, float])
     curve: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    events: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
 
 
 class Run:
@@ -136,6 +139,7 @@ class Run:
                 tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
             tensors |= {f"rng/{name}": value for name, value in rng_tensors.items()}
             self.progress.wall_seconds = self.meter.wall_seconds
+            self.progress.seconds_by_part = dict(self.meter.seconds_by_part)
             state = {"progress": vars(self.progress), "rng": rng, "data_sha256": self.dataset.sha256}
             keep = self.recipe.train.keep_checkpoints
             save_state(self.folder / "checkpoints", self.progress.step, tensors, state, keep)
@@ -158,10 +162,21 @@ class Run:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": slots, "param_groups": groups})
         rng = {key.removeprefix("rng/"): value for key, value in tensors.items() if key.startswith("rng/")}
-        restore_rng(saved.state["rng"], rng)
+        absent = restore_rng(saved.state["rng"], rng)
         self.progress = Progress(**saved.state["progress"])
         self.progress.resumes += 1
         self.saved_step = self.progress.step
+        self.meter.add_earlier(self.progress.wall_seconds, self.progress.seconds_by_part)
+        self.note("resumed", f"continuing at step {self.progress.step}")
+        for message in saved.skipped:
+            self.note("note", message)
+        if absent:
+            self.note("note", f"not bit-exact: no random state for {', '.join(absent)}")
+
+    def note(self, kind: str, text: str) -> None:
+        """Tell the observers, and keep for the receipt."""
+        self.progress.events.append({"at": datetime.now(UTC).isoformat(), "kind": kind, "text": text})
+        self.tell("note", {"text": text})
 
     def _evaluation_due(self, step: int) -> bool:
         if not self.dataset.evaluation:

@@ -17,10 +17,10 @@ from tenfold.export.base_hash import base_sha256, model_folder
 from tenfold.ledger import Row, open_ledger, spent_row
 from tenfold.planner import Plan
 from tenfold.receipt import Receipt, Status
-from tenfold.recipe import Recipe, recipe_sha256
+from tenfold.recipe import BaselineWish, Budget, Output, Recipe, recipe_sha256
 from tenfold.rig.model import build_rig, initialise
 from tenfold.rig.rig import Rig, Source
-from tenfold.run.account import make_receipt
+from tenfold.run.account import make_receipt, run_id
 from tenfold.run.checkpoint import newest_state
 from tenfold.run.events import Observer
 from tenfold.run.lock import OutputLock, claim_output
@@ -42,8 +42,8 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
     recipe = plan.recipe
     folder = Path(recipe.output.folder)
     started_at = datetime.now(UTC)
-    claim_output(folder, recipe_sha256(recipe))
-    with OutputLock(folder), StopRequest() as stop:
+    claim_output(folder, _identity(recipe))
+    with OutputLock(folder, run_id(plan)), StopRequest() as stop:
         run = _prepare(plan, folder, stop, observers)
         try:
             status = _train(run)
@@ -60,6 +60,13 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
     if run.ended_because is not None:
         raise _unfinished(run)
     return receipt
+
+
+def _identity(recipe: Recipe) -> str:
+    """The hash of what decides the weights: a run may be continued with another budget, output or baseline."""
+    train = recipe.train.model_copy(update={"keep_checkpoints": 1, "log_every_steps": 1, "save_every_steps": None})
+    plain = {"budget": Budget(), "output": Output(), "baseline": BaselineWish(), "train": train}
+    return recipe_sha256(recipe.model_copy(update=plain))
 
 
 def _book(recipe: Recipe, row: Row) -> None:
@@ -109,6 +116,7 @@ def _build(plan: Plan, source: Source, dataset: Dataset, tokenizer: Tokenizer, d
         labels=dataset.labels,
         device=device,
         micro_batch_rows=plan.micro_batch_size,
+        dropout=plan.recipe.train.dropout,
         pad_id=tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id,
     )
     if not any(isinstance(cut, FineTune) for cut in cuts):
@@ -131,13 +139,9 @@ def _train(run: Run) -> Status:
     run.optimizer = make_optimizer(run.rig, run.recipe.train)
     saved = newest_state(run.folder / "checkpoints")
     if saved is not None:
-        for message in saved.skipped:
-            run.tell("note", {"text": message})
         if saved.state["data_sha256"] != run.dataset.sha256:
             raise InputError(f"{run.folder}: its checkpoint was trained on other data; name a new output.folder")
         run.restore(saved)
-        run.meter.spent_before_seconds = run.progress.wall_seconds
-        run.tell("note", {"text": f"continuing at step {run.progress.step}"})
     wish = run.recipe.train
     with run.meter.part("train"):
         train_steps(

@@ -1,0 +1,110 @@
+"""Setting a baseline beside a run: the same rows, the real library, its own process, in the run's own receipt."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from tenfold.data import Dataset, Tokenizer, load_dataset
+from tenfold.errors import InputError
+from tenfold.planner import Plan
+from tenfold.prove.baseline import run_naive, run_peer
+from tenfold.prove.exchange import DEFAULT_EPOCHS, BaselineRequest, BaselineResult, write_rows
+from tenfold.receipt import Baseline, Quality, Receipt
+
+Kind = Literal["naive", "peer"]
+
+LABELS = {
+    "naive": "transformers.Trainer, all weights, its defaults",
+    "peer": "TRL SFTTrainer with PEFT LoRA, their defaults",
+}
+
+
+def prove_receipt(path: Path, kind: str, minutes: float | None) -> Receipt:
+    """Run the baseline `kind` on the rows of the run whose receipt is at `path`, and write it into that receipt.
+
+    It stops after `minutes` of training, if given; what is then extrapolated is labelled so. Raises InputError on an
+    unknown kind, changed data, or a missing library.
+    """
+    if kind not in ("naive", "peer"):
+        raise InputError(f"--baseline: found {kind!r}, expected naive or peer")
+    receipt = Receipt.read(path)
+    plan = Plan.model_validate(receipt.plan)
+    recipe = plan.recipe
+    tokenizer = Tokenizer.from_transformers(recipe.model.name, recipe.model.revision)
+    dataset = load_dataset(recipe, tokenizer, plan.shape.max_positions)
+    if dataset.sha256 != receipt.data_sha256:
+        raise InputError(f"{path}: its data has changed since the run; train again before comparing")
+    result = measure_baseline(plan, dataset, tokenizer, kind, minutes)
+    others = tuple(baseline for baseline in receipt.baselines if baseline.kind != kind)
+    proven = receipt.model_copy(update={"baselines": (*others, to_baseline(kind, result, receipt))})
+    proven.write(path)
+    return proven
+
+
+def measure_baseline(
+    plan: Plan, dataset: Dataset, tokenizer: Tokenizer, kind: Kind, minutes: float | None
+) -> BaselineResult:
+    """Run one baseline in its own process. naive trains its default 3 epochs, peer as many as the plan."""
+    recipe = plan.recipe
+    pad_id = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
+    epochs = plan.prediction.steps * recipe.train.batch_size / len(dataset.train)
+    with TemporaryDirectory(prefix="tenfold-rows-") as name:
+        train, evaluation = Path(name) / "train.jsonl", Path(name) / "eval.jsonl"
+        write_rows(train, dataset.train)
+        write_rows(evaluation, dataset.evaluation)
+        request = BaselineRequest(
+            model=recipe.model.name,
+            revision=recipe.model.revision,
+            task=recipe.task,
+            train_rows=train,
+            eval_rows=evaluation if dataset.evaluation else None,
+            pad_id=pad_id or 0,
+            labels=len(dataset.labels) or None,
+            epochs=DEFAULT_EPOCHS if kind == "naive" else epochs,
+            seed=recipe.train.seed,
+            max_seconds=None if minutes is None else 60 * minutes,
+        )
+        return run_naive(request) if kind == "naive" else run_peer(request)
+
+
+def to_baseline(kind: Kind, result: BaselineResult, receipt: Receipt) -> Baseline:
+    """What a baseline measured, as a receipt holds it. Quality only if it trained to its end."""
+    price = receipt.bill.usd_per_hour
+    finished = result.measured_fraction >= 1
+    settings = ", ".join(f"{name}={value}" for name, value in result.settings.items())
+    notes = [result.how, *result.notes, *([f"set: {settings}"] if settings else [])]
+    if not finished and result.scores is not None and result.scores.accuracy is not None:
+        notes.append(f"accuracy {result.scores.accuracy:.3f} when it was stopped")
+    return Baseline(
+        kind=kind,
+        label=LABELS[kind],
+        how="measured" if finished else "extrapolated",
+        measured_fraction=min(1.0, result.measured_fraction),
+        versions=dict(result.versions),
+        tokens=float(result.useful_tokens),
+        train_seconds=result.full_train_seconds,
+        wall_seconds=result.full_seconds,
+        peak_memory_bytes=None if result.peak_bytes is None else float(result.peak_bytes),
+        idle_memory_bytes=None if result.idle_bytes is None else float(result.idle_bytes),
+        usd=None if price is None else result.full_seconds / 3600 * price,
+        quality=_quality(result, receipt) if finished else (),
+        note="; ".join(note.rstrip(".") for note in notes),
+        hardware=receipt.hardware,
+        data_sha256=receipt.data_sha256,
+        base_sha256=receipt.base_sha256,
+    )
+
+
+def _quality(result: BaselineResult, receipt: Receipt) -> tuple[Quality, ...]:
+    scores = result.scores
+    if scores is None:
+        return ()
+    rows = next((item.rows for item in receipt.quality if item.rows), None)
+    found = [Quality(metric="loss", value=scores.loss, rows=rows)]
+    if scores.accuracy is not None and rows:
+        found.append(Quality.accuracy(round(scores.accuracy * rows), rows))
+    if scores.macro_f1 is not None:
+        found.append(Quality(metric="macro_f1", value=scores.macro_f1, rows=rows))
+    return tuple(found)

@@ -1,0 +1,156 @@
+"""Reading a shape: config.json and the headers of safetensors files, without reading a weight."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from tenfold.errors import InputError
+from tenfold.shape.shape import Shape, Stored, shape_from_config
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+
+LONGEST_HEADER_BYTES = 100_000_000
+"""The safetensors format's own limit."""
+
+NO_PARAMETERS = ("position_ids", "inv_freq", ".attn.bias", ".masked_bias")
+"""Buffers that old checkpoints store beside the weights."""
+
+OTHER_PARTS = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.", "model.multi_modal_projector.")
+"""Weights of a multimodal model that a text model does not load."""
+
+TASK_HEADS = (
+    "cls.",
+    "lm_head.",
+    "classifier.",
+    "pre_classifier.",
+    "vocab_transform.",
+    "vocab_layer_norm.",
+    "vocab_projector.",
+    "qa_outputs.",
+    "decoder.",
+    "head.",
+    "score.",
+)
+"""Weights on top of an encoder, which a new task replaces."""
+
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I8": "int8", "F8_E4M3": "float8"}
+
+
+def read_shape(name: str, revision: str | None = None) -> Shape:
+    """The shape of a model folder or Hugging Face id (cache first, then the hub unless offline).
+
+    Raises InputError if there is no config.json, it lacks a size, or a weight file is damaged.
+    """
+    config_path = _find(name, CONFIG, revision)
+    if config_path is None:
+        raise InputError(_not_found(name))
+    try:
+        config = json.loads(config_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{config_path}: not readable as JSON ({str(error).splitlines()[0]})") from error
+    if not isinstance(config, dict):
+        raise InputError(f"{config_path}: found no mapping of settings; is it a model's config.json?")
+    folder = config_path.parent
+    shape = shape_from_config(name, config, folder)
+    return shape_from_config(name, config, folder, _stored(folder, shape))
+
+
+def _not_found(name: str) -> str:
+    if Path(name).is_dir():
+        return f"model: {name!r}: the folder has no config.json; name the folder that save_pretrained wrote"
+    if _is_path(name):
+        return f"model: {name!r}: no such folder; check the spelling"
+    if _offline():
+        return f"model: {name!r}: not in the Hugging Face cache, and HF_HUB_OFFLINE is set; download it first"
+    return f"model: {name!r}: no such folder, nor on the Hugging Face hub or in its cache; check the spelling"
+
+
+def _is_path(name: str) -> bool:
+    return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
+
+
+TRUE = {"1", "ON", "YES", "TRUE"}
+"""huggingface_hub's words for an environment variable that is set."""
+
+
+def _offline() -> bool:
+    return any(os.environ.get(key, "").upper() in TRUE for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+
+
+def _find(name: str, file: str, revision: str | None) -> Path | None:
+    """A file of a model, or None: from the folder, the cache, or the hub."""
+    if Path(name).is_dir():
+        path = Path(name) / file
+        return path if path.is_file() else None
+    if _is_path(name):
+        return None
+    try:
+        from huggingface_hub import hf_hub_download
+    except ImportError as error:
+        raise InputError(
+            f"model: {name!r}: no such folder; Hugging Face ids need pip install 'tenfold[train]'"
+        ) from error
+    try:
+        return Path(hf_hub_download(name, file, revision=revision, local_files_only=_offline()))
+    except (OSError, ValueError):  # every error of huggingface_hub and of the network below it is one of these
+        return None
+
+
+def _stored(folder: Path, shape: Shape) -> Stored | None:
+    """What the headers of all weight files of `folder` say; None if there are none, or an index names absent ones."""
+    index = folder / INDEX
+    if index.is_file():
+        try:
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise InputError(f"{index}: not an index of weight files; download the model again") from error
+        files = [folder / str(name) for name in names]
+    else:
+        files = [folder / WEIGHTS]
+    if not all(path.is_file() for path in files):
+        return None
+    count, size, by_dtype = 0, 0, dict[str, int]()
+    for path in files:
+        for name, entry in _read_header(path).items():
+            if not _belongs(name, shape):
+                continue
+            try:
+                numbers, (start, end), dtype = prod(entry["shape"]), entry["data_offsets"], str(entry["dtype"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise InputError(f"{path}: damaged safetensors header at {name!r}; download the file again") from error
+            count, size = count + numbers, size + end - start
+            by_dtype[dtype] = by_dtype.get(dtype, 0) + numbers
+    if not by_dtype:
+        return None
+    commonest = max(by_dtype, key=lambda dtype: by_dtype[dtype])
+    return Stored(count, size, DTYPES.get(commonest, commonest.lower()))
+
+
+def _belongs(tensor: str, shape: Shape) -> bool:
+    """`tensor` is a weight of the model without a task head; a tied head is stored once at most."""
+    if tensor == "__metadata__" or tensor.endswith(NO_PARAMETERS) or tensor.startswith(OTHER_PARTS):
+        return False
+    if shape.kind == "encoder":
+        unused_pooler = shape.model_type != "bert" and "pooler." in tensor
+        return not tensor.startswith(TASK_HEADS) and not unused_pooler
+    return not (shape.tied_embeddings and tensor == "lm_head.weight")
+
+
+def _read_header(path: Path) -> Mapping[str, Any]:
+    """The JSON header of a safetensors file: 8 bytes of length, then the JSON."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > LONGEST_HEADER_BYTES:
+                raise InputError(f"{path}: not a safetensors file, its header claims {length:,} bytes")
+            header = json.loads(file.read(length))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: damaged safetensors header; download the file again") from error
+    if not isinstance(header, dict):
+        raise InputError(f"{path}: damaged safetensors header; download the file again")
+    return header

@@ -1,0 +1,174 @@
+"""The sizes of a model that memory, FLOPs and adapters follow from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tenfold.errors import InputError
+from tenfold.shape.families import Kind, LinearShape, block_linears, family_of, norm_parameters
+
+NAMES: Mapping[str, tuple[str, ...]] = {
+    "hidden_size": ("hidden_size", "n_embd", "dim", "d_model"),
+    "layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"),
+    "heads": ("num_attention_heads", "n_head", "n_heads"),
+    "intermediate_size": ("intermediate_size", "n_inner", "hidden_dim", "ffn_dim"),
+    "vocab_size": ("vocab_size",),
+    "max_positions": ("max_position_embeddings", "n_positions", "max_seq_len"),
+}
+"""What the same number is called in different families' config.json."""
+
+ACTIVATION = ("hidden_activation", "hidden_act", "activation_function", "activation")
+ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
+HIDDEN_DROPOUT = ("hidden_dropout_prob", "resid_pdrop", "dropout", "mlp_dropout")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What the headers of a model's weight files say."""
+
+    parameters: int
+    bytes: int
+    dtype: str
+    """The commonest."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model that memory, FLOPs and adapters follow from."""
+
+    name: str
+    folder: Path | None
+    """Where its files are; None if only the configuration is known."""
+    model_type: str
+    kind: Kind
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    max_positions: int
+    """The longest row that the model takes."""
+    gated_mlp: bool
+    tied_embeddings: bool
+    norm: Literal["rms", "layer"]
+    post_norm: bool
+    """Norms follow the residual sums (BERT); there is no final norm."""
+    post_norms: bool
+    """Norms precede and follow attention and feed-forward (Gemma): four a block."""
+    qk_norm: bool
+    rotary: bool
+    activation: str
+    attention_dropout: float
+    hidden_dropout: float
+    block_linears: tuple[LinearShape, ...]
+    parameters: int
+    """All weights without a task head, with a decoder's head: by the headers of the weight files, else by formula."""
+    embedding_parameters: int
+    weights_bytes_on_disk: int | None
+    dtype_on_disk: str
+
+    @property
+    def block_parameters(self) -> int:
+        """Weights of all blocks' linear layers: what the bulk of the FLOPs goes through."""
+        return self.layers * sum(linear.in_features * linear.out_features for linear in self.block_linears)
+
+    @property
+    def head_parameters(self) -> int:
+        """Weights of the language-model head: vocabulary x hidden size."""
+        return self.vocab_size * self.hidden_size
+
+
+def shape_from_config(
+    name: str, config: Mapping[str, Any], folder: Path | None = None, stored: Stored | None = None
+) -> Shape:
+    """The shape that a config.json describes; `stored` is what the headers of its weights say.
+
+    Raises InputError naming the size that is missing, or a mixture of experts, which these formulas do not describe.
+    """
+    nested = config.get("text_config")
+    config = {**config, **nested} if isinstance(nested, dict) else config
+    if experts := next((key for key in EXPERTS if (_count(config.get(key)) or 0) > 1), None):
+        raise InputError(f"model: {name!r}: a mixture of experts ({experts}: {config[experts]}); choose a dense model")
+    model_type = str(config.get("model_type", ""))
+    family = family_of(model_type, config.get("architectures"))
+    family = replace(family, **_overrules(config))
+    sizes = {key: _size(name, config, key) for key in NAMES}
+    hidden, heads, layers = sizes["hidden_size"], sizes["heads"], sizes["layers"]
+    kv_heads = _count(config.get("num_key_value_heads")) or heads
+    head_dim = _count(config.get("head_dim")) or hidden // heads
+    linears = block_linears(family, hidden, sizes["intermediate_size"], heads * head_dim, kv_heads * head_dim)
+    embeddings = sizes["vocab_size"] + (sizes["max_positions"] if family.learned_positions else 0)
+    embeddings += (_count(config.get("type_vocab_size")) or 2) if family.token_types else 0
+    tied = bool(config.get("tie_word_embeddings", family.tied))
+    head = 0 if tied or family.kind == "encoder" else sizes["vocab_size"] * hidden
+    computed = (
+        layers * sum(linear.parameters for linear in linears)
+        + norm_parameters(family, hidden, layers, head_dim)
+        + embeddings * hidden
+        + head
+        + (hidden * (hidden + 1) if family.pooler else 0)
+    )
+    sizes["max_positions"] -= family.position_offset
+    return Shape(
+        name=name,
+        folder=folder,
+        model_type=model_type,
+        kind=family.kind,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        gated_mlp=family.gated_mlp,
+        tied_embeddings=tied,
+        norm=family.norm,
+        post_norm=family.post_norm,
+        post_norms=family.post_norms,
+        qk_norm=family.qk_norm,
+        rotary=family.rotary,
+        activation=_word(config, ACTIVATION, family.activation),
+        attention_dropout=_rate(config, ATTENTION_DROPOUT, family.dropout),
+        hidden_dropout=_rate(config, HIDDEN_DROPOUT, family.dropout),
+        block_linears=linears,
+        parameters=computed if stored is None else stored.parameters,
+        embedding_parameters=embeddings * hidden,
+        weights_bytes_on_disk=None if stored is None else stored.bytes,
+        dtype_on_disk=_word(config, ("dtype", "torch_dtype"), "float32") if stored is None else stored.dtype,
+        **sizes,
+    )
+
+
+def _overrules(config: Mapping[str, Any]) -> dict[str, bool]:
+    """Biases that a config.json switches by name."""
+    found: dict[str, bool] = {}
+    if isinstance(value := config.get("attention_bias"), bool):
+        found |= {"qkv_bias": value, "output_bias": value}
+    for key in ("mlp_bias", "norm_bias"):
+        if isinstance(value := config.get(key), bool):
+            found[key] = value
+    return found
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _size(name: str, config: Mapping[str, Any], key: str) -> int:
+    names = NAMES[key]
+    found = next((size for candidate in names if (size := _count(config.get(candidate))) is not None), None)
+    if found is None and key == "intermediate_size" and config.get("model_type") == "gpt2":
+        found = 4 * _size(name, config, "hidden_size")
+    if found is None:
+        raise InputError(f"model: {name!r}: its config.json has no {names[0]}; tenfold cannot plan a model without it")
+    return found
+
+
+def _word(config: Mapping[str, Any], names: tuple[str, ...], default: str) -> str:
+    return next((str(config[name]) for name in names if config.get(name) is not None), default)
+
+
+def _rate(config: Mapping[str, Any], names: tuple[str, ...], default: float) -> float:
+    return next((float(config[name]) for name in names if isinstance(config.get(name), int | float)), default)

@@ -1,0 +1,188 @@
+"""From a plan to a receipt: what is learned, what is left behind, and how a run stops and continues."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from jobs import make_recipe, write_rows
+from safetensors.torch import load_file
+from tiny import DECODERS, ENCODERS
+
+import tenfold
+from tenfold.errors import BudgetReached, InputError, NotFinite
+from tenfold.ledger import open_ledger
+from tenfold.receipt import Receipt
+from tenfold.run.events import Event
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.*")
+
+
+def run(recipe: dict[str, Any], observers: tuple[Any, ...] = ()) -> Receipt:
+    return tenfold.train(tenfold.plan(recipe), observers)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter-last" / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("family", "task"),
+    [(family, "classify") for family in ENCODERS] + [(family, "sft") for family in DECODERS] + [("llama", "text"), ("qwen3", "classify")],
+)
+def test_every_family_learns(family: str, task: str, tmp_path: Path) -> None:
+    receipt = run(make_recipe(tmp_path, task, family, train={"epochs": 6}, data={"eval": str(tmp_path / "train.jsonl")}))
+    losses = [point.metrics["loss"] for point in receipt.curve if point.metrics]
+    assert receipt.status == "done"
+    assert losses[-1] is not None
+    assert losses[0] is not None
+    assert losses[-1] < losses[0]
+    assert (tmp_path / "run" / "adapter-best" / "adapter_config.json").is_file()
+
+
+def test_the_receipt_accounts_for_the_run(tmp_path: Path) -> None:
+    receipt = run(make_recipe(tmp_path, "classify", "bert", output={"tags": ["nightly"]}))
+    assert receipt.measured("steps") == 10
+    assert receipt.data["rows_in"] == receipt.data["rows_trained"] == 40
+    assert {item.metric for item in receipt.quality} >= {"loss", "accuracy", "macro_f1"}
+    assert receipt.bill.usd == pytest.approx(receipt.bill.billed_seconds / 3600, rel=1e-3)
+    assert sum(receipt.seconds_by_part.values()) <= receipt.measured("wall_seconds") + 0.1  # type: ignore[operator]
+    assert [cut.name for cut in receipt.cuts][:2] == ["fine_tune", "lora"]
+    assert all(cut.facts for cut in receipt.cuts)
+    assert Receipt.read(tmp_path / "run" / "receipt.json") == receipt
+    with open_ledger() as ledger:
+        (entry,) = ledger.rows(tag="nightly")
+    assert entry.row.run_id == receipt.run_id
+    assert entry.row.status == "done"
+
+
+def test_full_fine_tuning_leaves_a_plain_model(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    run(make_recipe(tmp_path, cuts={"lora": False}))
+    trained = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "run" / "model-last")
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base-llama")
+    assert not torch.equal(trained.model.layers[0].mlp.up_proj.weight, base.model.layers[0].mlp.up_proj.weight)
+
+
+def test_training_from_scratch_is_possible(tmp_path: Path) -> None:
+    receipt = run(make_recipe(tmp_path, cuts={"fine_tune": False, "lora": False}, train={"max_steps": 3, "epochs": None}))
+    assert [cut.name for cut in receipt.cuts if cut.name == "fine_tune"] == []
+
+
+class StopAt:
+    """An observer that sends this process a signal at a step, as a cluster would."""
+
+    def __init__(self, step: int, number: signal.Signals) -> None:
+        self.step, self.number = step, number
+
+    def __call__(self, event: Event) -> None:
+        if event.kind == "step" and event.values["step"] == self.step:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("step", [1, 4, 5, 9])
+@pytest.mark.parametrize(("task", "family", "cuts"), [
+    ("sft", "llama", {}),
+    ("classify", "bert", {"pack": False}),
+    ("sft", "gpt2", {"lora": {"rank": 4, "dropout": 0.2}, "checkpoint": "full"}),
+    ("sft", "qwen3", {"lora": False}),
+])  # fmt: skip
+def test_a_stopped_run_continues_bit_for_bit(step: int, task: str, family: str, cuts: dict[str, Any], tmp_path: Path) -> None:
+    train = {"log_every_steps": 1, "schedule": "cosine"}
+    whole = make_recipe(tmp_path, task, family, cuts=cuts, train=train, output={"folder": str(tmp_path / "whole")})
+    parts = make_recipe(tmp_path, task, family, cuts=cuts, train=train, output={"folder": str(tmp_path / "parts")})
+    run(whole)
+    with pytest.raises((tenfold_errors := __import__("tenfold.errors", fromlist=["Preempted"])).Preempted, match=f"SIGTERM at step {step}"):
+        run(parts, (StopAt(step, signal.SIGTERM),))
+    assert tenfold_errors.Preempted.exit_code == 75
+    receipt = run(parts)
+    assert receipt.resumes == 1
+    name = "model-last/model.safetensors" if cuts.get("lora") is False else "adapter-last/adapter_model.safetensors"
+    expected, found = (load_file(tmp_path / folder / name) for folder in ("whole", "parts"))
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+    assert [p.loss for p in Receipt.read(tmp_path / "whole" / "receipt.json").curve] == [p.loss for p in receipt.curve]
+
+
+def test_a_run_that_starts_elsewhere_ends_elsewhere(tmp_path: Path) -> None:
+    """The control of the test above: another seed is another result."""
+    run(make_recipe(tmp_path, output={"folder": str(tmp_path / "a")}))
+    run(make_recipe(tmp_path, output={"folder": str(tmp_path / "b")}, train={"seed": 1}))
+    a, b = (weights(tmp_path / name) for name in "ab")
+    assert any(not torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_budget_stops_the_run_and_raising_it_continues(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, train={"log_every_steps": 1}, machine={"usd_per_hour": 1e-6})
+    plan = tenfold.plan(recipe)
+    expensive = plan.machine.model_copy(update={"usd_per_hour": 3600.0})  # a dollar a second
+    budget = recipe["budget"] = {"usd": 0.01}
+    tight = tenfold.Plan.model_validate(
+        {**plan.model_dump(mode="json"), "machine": expensive.model_dump(mode="json"), "recipe": {**plan.model_dump(mode="json")["recipe"], "budget": budget}}
+    )
+    with pytest.raises(BudgetReached, match="budget reached at step 1 of 10"):
+        tenfold.train(tight)
+    assert Receipt.read(tmp_path / "run" / "receipt.json").status == "stopped_at_budget"
+    assert tenfold.train(plan).status == "done"
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, train={"learning_rate": 10.0, "max_grad_norm": None, "warmup": 0.0, "epochs": 50}, cuts={"lora": False})
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "base-llama").iterdir()}
+    path = tmp_path / "base-llama" / "model.safetensors"
+    tensors = load_file(path)
+    tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = float("nan")
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata={"format": "pt"})
+    with pytest.raises(NotFinite, match=r"step 1: loss nan.*train\.jsonl:\d+"):
+        run(recipe)
+    assert not (tmp_path / "run" / "model-last").exists()
+    assert before
+
+
+def test_other_data_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, train={"log_every_steps": 1})
+    with pytest.raises(Exception, match="SIGTERM"):
+        run(recipe, (StopAt(2, signal.SIGTERM),))
+    write_rows(tmp_path / "train.jsonl", "sft", seed=9)
+    with pytest.raises(InputError, match="trained on other data"):
+        run(recipe)
+
+
+def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    run(make_recipe(tmp_path))
+    with pytest.raises(InputError, match="run"):
+        run(make_recipe(tmp_path, train={"seed": 5}))
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_real_signals_to_a_real_process(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, train={"epochs": 400, "log_every_steps": 1})
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "-m", "tenfold", "train", str(tmp_path / "recipe.yaml"), "--json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("{") and json.loads(line)["event"] == "step":
+                break
+        time.sleep(0.2)
+        process.send_signal(number)
+        rest = process.stderr.read()
+    assert process.returncode == code
+    assert "checkpoint saved" in rest.splitlines()[-1]
+    assert "Traceback" not in rest
+
+
+def test_trackers_see_the_run(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run(make_recipe(tmp_path, output={"trackers": ["tensorboard"]}))
+    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
