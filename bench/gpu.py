@@ -107,12 +107,13 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             make_model(folder / "model", shape)
-            fixed, mixed = [2048] * 64, [random.Random(1).choice((64, 128, 256, 512, 2048)) for _ in range(64)]
+            draw = random.Random(1)
+            fixed, mixed = [2048] * 64, [draw.choice((64, 128, 256, 512, 2048)) for _ in range(64)]
             legs: list[tuple[str, list[int], dict[str, Any]]] = [
-                (f"{shape}-fixed", fixed, {"lora": True}),
-                (f"{shape}-mixed", mixed, {"lora": True}),
+                (f"{shape}-fixed", fixed, {"lora": True, "fuse": True}),
+                (f"{shape}-mixed", mixed, {"lora": True, "pack": True, "fuse": True}),
                 (f"{shape}-mixed-padded", mixed, {"lora": True, "pack": False, "fuse": False}),
-                (f"{shape}-mixed-checkpoint", mixed, {"lora": True, "checkpoint": "full"}),
+                (f"{shape}-mixed-checkpoint", mixed, {"lora": True, "pack": True, "fuse": True, "checkpoint": "full"}),
             ]
             for leg in legs:
                 rows.append({"shape": shape, **train(folder, leg[0], arguments.steps, leg[1], leg[2])})

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
-from jobs import write_rows
-from tiny import tiny_folder
 
+from jobs import write_rows
 from tenfold.cli import main
+from tiny import tiny_folder
 
 BERT = {"model": "base-bert", "task": "classify", "data": {"train": "labels.jsonl", "eval": "labels-eval.jsonl"}}
 """What turns the recipe of the work folder into one for a classifier."""
@@ -113,5 +113,6 @@ def edit_json(path: Path, **changes: Any) -> None:
 def tree(folder: Path) -> dict[str, bytes]:
     """The content of every file in `folder`, hidden ones included; folders as empty."""
     return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b"" for path in sorted(folder.rglob("*"))
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else b""
+        for path in sorted(folder.rglob("*"))
     }

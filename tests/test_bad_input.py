@@ -6,20 +6,36 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from command_line import BERT, Workplace, call, edit_json, tree, write_recipe
-from safetensors.torch import load_file, save_file
 
+from command_line import BERT, Workplace, call, tree, write_recipe
+from damage import (
+    Change,
+    add,
+    big_model,
+    big_vocabulary,
+    both,
+    config,
+    cut,
+    damage_states,
+    damaged_chain,
+    header,
+    nothing,
+    other_database,
+    other_names,
+    other_weights,
+    pickled,
+    put,
+    recode,
+    remove,
+    settings,
+    wish,
+)
 from tenfold.run.lock import OutputLock
-
-Change = Callable[[Path], object]
 
 PLAN = ("plan", "recipe.yaml")
 TRAIN = ("train", "recipe.yaml")
@@ -43,122 +59,7 @@ class Bad:
     """Progress may precede the error: the run had begun to load."""
 
 
-def wish(changes: dict[str, Any]) -> Change:
-    return lambda folder: write_recipe(folder, changes)
-
-
-def put(name: str, content: str | bytes) -> Change:
-    """Replace a file."""
-    data = content if isinstance(content, bytes) else content.encode()
-
-    def change(folder: Path) -> None:
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-
-    return change
-
-
-def remove(*names: str) -> Change:
-    def change(folder: Path) -> None:
-        for name in names:
-            path = folder / name
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-    return change
-
-
-def recode(name: str, encoding: str) -> Change:
-    return lambda folder: (folder / name).write_bytes((folder / name).read_text().encode(encoding))
-
-
-def add(name: str, text: str | bytes) -> Change:
-    """Append to a file."""
-    data = text if isinstance(text, bytes) else text.encode()
-    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes() + data)
-
-
-def cut(name: str, keep: float) -> Change:
-    """Keep only the first part of a file."""
-
-    def change(folder: Path) -> None:
-        data = (folder / name).read_bytes()
-        (folder / name).write_bytes(data[: int(len(data) * keep)])
-
-    return change
-
-
-def config(**changes: Any) -> Change:
-    return lambda folder: edit_json(folder / "base" / "config.json", **changes)
-
-
-def settings(name: str, **changes: Any) -> Change:
-    return lambda folder: edit_json(folder / name, **changes)
-
-
-def both(*changes: Change) -> Change:
-    def change(folder: Path) -> None:
-        for one in changes:
-            one(folder)
-
-    return change
-
-
-def nothing(folder: Path) -> None:
-    pass
-
-
-def other_weights(folder: Path) -> None:
-    path = folder / "base" / "model.safetensors"
-    tensors = load_file(path)
-    tensors["model.norm.weight"] += 1
-    save_file(tensors, path, metadata={"format": "pt"})
-
-
-def other_names(folder: Path) -> None:
-    path = folder / "base" / "model.safetensors"
-    save_file({f"transformer.{key}": tensor for key, tensor in load_file(path).items()}, path, metadata={"format": "pt"})
-
-
-def pickled(folder: Path) -> None:
-    import torch
-
-    path = folder / "base" / "model.safetensors"
-    torch.save(load_file(path), folder / "base" / "pytorch_model.bin")
-    path.unlink()
-
-
-def big_model(folder: Path) -> None:
-    """An 8B model of which there is only the configuration."""
-    sizes = {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32}
-    edit_json(folder / "base" / "config.json", **sizes, num_key_value_heads=8, head_dim=128, vocab_size=128256)
-    (folder / "base" / "model.safetensors").unlink()
-
-
-def big_vocabulary(folder: Path) -> None:
-    path = folder / "base" / "tokenizer.json"
-    tokenizer = json.loads(path.read_text())
-    tokenizer["model"]["vocab"] |= {f"w{number}": 1000 + number for number in range(100)}
-    path.write_text(json.dumps(tokenizer))
-
-
-def other_database(folder: Path) -> None:
-    with sqlite3.connect(folder / "other.sqlite") as database:
-        database.execute("CREATE TABLE accounts (id)")
-    database.close()
-
-
-def damage_states(*names: str) -> Change:
-    return both(*(cut(f"done/checkpoints/{name}/tensors-00001.safetensors", 0.5) for name in names))
-
-
-def damaged_chain(folder: Path) -> None:
-    text = (folder / "done" / "receipt.json").read_text()
-    (folder / "done" / "receipt.json").write_text(text.replace('"schema_version": 1', '"schema_version": 99', 1))
-
-
 ROW = '{"prompt": "w1 w2", "completion": "w3"}\n'
-OFFLINE = ("HF_HUB_OFFLINE",)
 
 RECIPES = [
     Bad("unknown key", wish({"train": {"epoch": 3}}), ("recipe.yaml:", "train.epoch: unknown key; did you mean train.epochs?")),
@@ -184,7 +85,7 @@ RECIPES = [
     Bad("override without a value", nothing, ("--set train.epochs: expected key=value",), (*PLAN, "--set", "train.epochs")),
     Bad("override of no key", nothing, ("--set train.epoch=3: train.epoch: unknown key; did you mean train.epochs?",), (*PLAN, "--set", "train.epoch=3")),
     Bad("adapters on noise", wish({"cuts": {"lora": True, "fine_tune": False}}), ("cuts.lora: adapters on frozen noise learn nothing", "write cuts.lora: false")),
-]
+]  # fmt: skip
 
 DATA = [
     Bad("no data file", wish({"data": {"train": "trian.jsonl"}}), ("no file trian.jsonl; did you mean train.jsonl?",)),
@@ -201,8 +102,10 @@ DATA = [
     Bad("empty file", put("train.jsonl", ""), ("train.jsonl", "no rows")),
     Bad("white space only", put("train.jsonl", " \n\n \t\n"), ("train.jsonl", "no rows")),
     Bad("empty evaluation", put("eval.jsonl", ""), ("eval.jsonl", "no rows")),
-    Bad("same file twice", wish({"data": {"train": ["train.jsonl", "train.jsonl"]}}), ("data names train.jsonl twice",)),
-    Bad("unknown label", both(wish(BERT), add("labels-eval.jsonl", '{"text": "w1", "label": "purple"}\n')), ("labels-eval.jsonl:13: the label 'purple' is not among the training labels (label0, label1, label2)",)),
+    Bad("data of nobody", wish({"data": {"train": "~nobody-here/rows.jsonl"}}), ("~nobody-here/rows.jsonl",)),
+    Bad("data with a long name", wish({"data": {"train": "x" * 300 + ".jsonl"}}), ("File name too long",)),
+    Bad("same file twice", wish({"data": {"train": ["train.jsonl", "train.jsonl"]}}), ("train.jsonl twice; name each file once",)),
+    Bad("unknown label", both(wish(BERT), add("labels-eval.jsonl", '{"text": "w1", "label": "purple"}\n')), ("labels-eval.jsonl:13: the label 'purple' is not among the training labels ('label0', 'label1', 'label2')",)),
     Bad("one label", both(wish(BERT), put("labels.jsonl", '{"text": "w1", "label": "a"}\n' * 3), put("labels-eval.jsonl", '{"text": "w1", "label": "a"}\n')), ("label", "'a'")),
     Bad("every row too long", wish({"data": {"max_length": 1}}), ("max_length",)),
     Bad("one row to hold out from", both(put("train.jsonl", ROW), wish({"data": {"eval": None}})), ("none can be held out; give data.eval, or set data.eval_fraction: 0",)),
@@ -214,7 +117,7 @@ DATA = [
 ]  # fmt: skip
 
 MODELS = [
-    Bad("model without network", wish({"model": "nobody/nothing"}), ("'nobody/nothing': not in the Hugging Face cache, and HF_HUB_OFFLINE forbids to fetch it",)),
+    Bad("model without network", wish({"model": "nobody/nothing"}), ("'nobody/nothing': not in the Hugging Face cache, and HF_HUB_OFFLINE is set; download it first",)),
     Bad("no model folder", wish({"model": "./nope"}), ("model: './nope': no such folder; check the spelling",)),
     Bad("model is a file", wish({"model": "./train.jsonl"}), ("train.jsonl", "no such folder")),
     Bad("no config.json", remove("base/config.json"), ("the folder has no config.json; name the folder that save_pretrained wrote",)),
@@ -235,7 +138,15 @@ MODELS = [
     Bad("broken chat template", put("base/chat_template.jinja", b"\xff{{"), ("chat_template.jinja", "UTF-8")),
     Bad("odd list of tokens", settings("base/tokenizer_config.json", extra_special_tokens=5), ("tokenizer_config.json",)),
     Bad("odd list of templates", settings("base/tokenizer_config.json", chat_template=[{"x": 1}]), ("tokenizer_config.json",)),
-    Bad("tokenizer larger than the embedding", big_vocabulary, ("300", "token id")),
+    Bad("end of text beyond all numbers", both(config(eos_token_id=2**40), settings("base/tokenizer_config.json", eos_token=None)), ("config.json",)),
+    Bad("home of nobody", wish({"model": "~nobody-here/base"}), ("~nobody-here/base",)),
+    Bad("model with a long name", wish({"model": "x" * 300}), ("x" * 96,)),
+    Bad("deep config.json", put("base/config.json", "[" * 100_000), ("config.json: not readable as JSON",)),
+    Bad("deep header", put("base/model.safetensors", (100_000).to_bytes(8, "little") + b"[" * 100_000), ("model.safetensors: damaged safetensors header",)),
+    Bad("words as offsets", put("base/model.safetensors", header({"a": {"dtype": "F32", "shape": [1], "data_offsets": ["x", "y"]}})), ("model.safetensors: damaged safetensors header at 'a'",)),
+    Bad("words as a shape", put("base/model.safetensors", header({"a": {"dtype": "F32", "shape": ["x"], "data_offsets": [0, 4]}})), ("model.safetensors: damaged safetensors header at 'a'",)),
+    Bad("more heads than width", config(num_attention_heads=64, head_dim=None), ("its config.json has 64 heads on a hidden size of 32",)),
+    Bad("tokenizer larger than the embedding", big_vocabulary, ("train.jsonl:1: token", "knows only 300 ids; use the tokenizer that belongs to the model")),
 ]  # fmt: skip
 
 LOADING = [
@@ -243,11 +154,11 @@ LOADING = [
     Bad("weights cut", cut("base/model.safetensors", 0.5), ("model: cannot load", "base"), TRAIN, leaves=CLAIMED, notes=True),
     Bad("pickled weights only", pickled, ("model: cannot load", "safetensors"), TRAIN, leaves=CLAIMED, notes=True),
     Bad("weights of another kind", other_names, ("lacks", "is it a checkpoint of another kind of model?"), TRAIN, leaves=CLAIMED, notes=True),
-    Bad("part of the weights missing", put("base/model.safetensors.index.json", json.dumps({"weight_map": {"a": "model-2.safetensors"}})), ("model: cannot load", "model-2.safetensors"), TRAIN, leaves=CLAIMED, notes=True),
+    Bad("part of the weights missing", both(remove("base/model.safetensors"), put("base/model.safetensors.index.json", json.dumps({"metadata": {}, "weight_map": {"a": "model-2.safetensors"}}))), ("model: cannot load", "model-2.safetensors"), TRAIN, leaves=CLAIMED, notes=True),
     Bad("sizes that do not agree", config(hidden_size=64), ("model: cannot load",), TRAIN, leaves=CLAIMED, notes=True),
     Bad("unknown architecture", config(model_type="martian", architectures=["MartianForCausalLM"]), ("model: cannot read", "martian"), TRAIN, leaves=CLAIMED, notes=True),
     Bad("model that cannot classify", both(wish({**BERT, "model": "base"}), config(model_type="codegen", n_embd=32, n_layer=3, n_head=4, n_positions=64, n_inner=64, rotary_dim=8)), ("cannot classify sequences",), TRAIN, leaves=CLAIMED, notes=True),
-    Bad("model that cannot write", wish({"model": "base-bert", "task": "text", "data": {"train": "labels.jsonl", "eval": "labels-eval.jsonl"}}), ("cannot predict the next token",), TRAIN, leaves=CLAIMED, notes=True),
+    Bad("model that cannot write", wish({"model": "base-bert", "task": "text", "data": {"train": "labels.jsonl", "eval": "labels-eval.jsonl"}}), ("lacks", "is it a checkpoint of another kind of model?"), TRAIN, leaves=CLAIMED, notes=True),
 ]  # fmt: skip
 
 LIMITS = [
@@ -269,6 +180,7 @@ OUTPUTS = [
     Bad("foreign files", put("run/thesis.tex", "x"), ("run: is not empty and holds no run: 'thesis.tex'; name a new output.folder",), TRAIN),
     Bad("output is a file", put("run", "x"), ("run: cannot be used as output.folder",), TRAIN),
     Bad("output inside a file", wish({"output": {"folder": "train.jsonl/run"}}), ("train.jsonl/run: cannot be used as output.folder",), TRAIN),
+    Bad("a GPU that is not here", wish({"machine": {"name": "T4"}}), ("machine: the plan is for T4, but torch finds no GPU here", "machine.name: local"), TRAIN),
     Bad("no tracker", wish({"output": {"trackers": ["wandb"]}}), ("output.trackers: wandb is not installed; pip install wandb",), TRAIN, leaves=CLAIMED, notes=True),
     Bad("ledger is a text", both(put("notes.txt", "x" * 200), wish({"output": {"ledger": "notes.txt"}})), ("notes.txt: not a usable ledger",), TRAIN),
     Bad("ledger is a folder", wish({"output": {"ledger": "base"}}), ("base: not a usable ledger",), TRAIN),
@@ -304,8 +216,8 @@ RESULTS = [
     Bad("baseline without the model", remove("base"), ("base",), ("prove", "done/receipt.json")),
     Bad("baseline without a plan", settings("done/receipt.json", plan={}), ("done/receipt.json", "plan"), ("prove", "done/receipt.json")),
     Bad("no receipt to prove", nothing, ("nope.json: cannot be read",), ("prove", "nope.json")),
-    Bad("merge into files", put("merged/thesis.tex", "x"), ("merged: not empty; name a new folder",), ("merge", "done/adapter-last", "merged")),
-    Bad("merge into a file", put("merged", "x"), ("merged: ",), ("merge", "done/adapter-last", "merged")),
+    Bad("merge into files", put("merged/thesis.tex", "x"), ("merged: not empty, or not a folder; name a new one",), ("merge", "done/adapter-last", "merged")),
+    Bad("merge into a file", put("merged", "x"), ("merged: not empty, or not a folder; name a new one",), ("merge", "done/adapter-last", "merged")),
     Bad("merge of no adapter", nothing, ("base: not an adapter folder, adapter_config.json or adapter_model.safetensors is missing",), ("merge", "base", "merged")),
     Bad("merge of a missing adapter", nothing, ("nope: not an adapter folder",), ("merge", "nope", "merged")),
     Bad("merge onto another base", other_weights, ("adapter-last: trained on a base with hash", "give the base it was trained on"), ("merge", "done/adapter-last", "merged")),
@@ -318,15 +230,15 @@ RESULTS = [
     Bad("ledger of another program", other_database, ("other.sqlite: a database of another program",), ("ledger", "--path", "other.sqlite")),
     Bad("ledger that is not there", nothing, ("nope.sqlite: no such ledger",), ("ledger", "--path", "nope.sqlite")),
     Bad("ledger as XML", nothing, ("--export: found 'xml', expected csv or json",), ("ledger", "--export", "xml", "--path", "ledger.sqlite")),
-    Bad("fewer than no rows", nothing, ("--limit: found -1",), ("ledger", "--limit", "-1", "--path", "ledger.sqlite")),
-    Bad("preview of a plan", nothing, ("plan.json",), ("preview", "plan.json")),
-    Bad("preview of no rows", nothing, ("--rows: found 0",), ("preview", "recipe.yaml", "--rows", "0")),
-    Bad("demo into a file", nothing, ("train.jsonl",), ("demo", "--output", "train.jsonl", "--quick"), code=2),
+    Bad("fewer than no rows", nothing, ("'--limit'", "greater than or equal to 1"), ("ledger", "--limit", "-1", "--path", "ledger.sqlite")),
+    Bad("preview of a receipt", nothing, ("done/receipt.json: not a plan of this version",), ("preview", "done/receipt.json")),
+    Bad("preview of no rows", nothing, ("'--rows'", "greater than or equal to 1"), ("preview", "recipe.yaml", "--rows", "0")),
+    Bad("demo into a file", nothing, ("train.jsonl",), ("demo", "--output", "train.jsonl", "--quick")),
 ]  # fmt: skip
 
 USAGE = [
     Bad("unknown command", nothing, ("No such command 'plna'", "see tenfold --help"), ("plna", "recipe.yaml")),
-    Bad("unknown option", nothing, ("No such option: --fast; see tenfold plan --help",), (*PLAN, "--fast")),
+    Bad("unknown option", nothing, ("No such option: --fast", "see tenfold plan --help"), (*PLAN, "--fast")),
     Bad("no argument", nothing, ("Missing argument", "see tenfold plan --help"), ("plan",)),
     Bad("too many arguments", nothing, ("unexpected extra argument", "see tenfold plan --help"), (*PLAN, "other.yaml")),
     Bad("option without its value", nothing, ("--set", "requires an argument"), (*PLAN, "--set")),
@@ -350,7 +262,9 @@ def work(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_bad_input_is_one_line(case: Bad, work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_is_one_line(
+    case: Bad, work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     case.change(work)
     before = tree(work)
     outcome = call(case.command, monkeypatch, capfd)
@@ -375,7 +289,9 @@ def test_the_table_is_large_enough() -> None:
     assert len({case.name for case in CASES}) == len(CASES)
 
 
-def test_the_unchanged_recipe_plans_and_trains(work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_unchanged_recipe_plans_and_trains(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The control: without a change, the same commands succeed."""
     assert call(PLAN, monkeypatch, capfd).code == 0
     assert call(TRAIN, monkeypatch, capfd).code == 0
@@ -383,13 +299,17 @@ def test_the_unchanged_recipe_plans_and_trains(work: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "train.jsonl"])
-def test_a_byte_order_mark_is_accepted(name: str, work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_byte_order_mark_is_accepted(
+    name: str, work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (work / name).write_bytes(b"\xef\xbb\xbf" + (work / name).read_bytes())
     outcome = call(PLAN, monkeypatch, capfd)
     assert (outcome.code, outcome.err) == (0, "")
 
 
-def test_one_damaged_checkpoint_falls_back_to_the_one_before(work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_one_damaged_checkpoint_falls_back_to_the_one_before(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     both(wish({"output": {"folder": "done"}}), damage_states("step-00000002"))(work)
     outcome = call(TRAIN, monkeypatch, capfd)
     assert outcome.code == 0
@@ -398,7 +318,9 @@ def test_one_damaged_checkpoint_falls_back_to_the_one_before(work: Path, monkeyp
     assert "continuing at step 1" in outcome.err
 
 
-def test_a_running_run_keeps_its_folder(work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_running_run_keeps_its_folder(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     write_recipe(work, {"output": {"folder": "done"}})
     with OutputLock(work / "done", "the-other"):
         outcome = call(TRAIN, monkeypatch, capfd)
@@ -409,7 +331,9 @@ def test_a_running_run_keeps_its_folder(work: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_read_only_folder_is_named(work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_read_only_folder_is_named(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (work / "run").mkdir()
     (work / "run").chmod(0o555)
     outcome = call(TRAIN, monkeypatch, capfd)

@@ -37,7 +37,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tenfold.receipt.os.fsync", full)
+    monkeypatch.setattr("tenfold.durable.os.fsync", full)
     with pytest.raises(TenfoldError, match=r"cannot write [\d,]+ bytes \(No space left on device\)"):
         full_receipt().write(path)
     assert Receipt.read(path) == bare_receipt()

@@ -5,13 +5,14 @@ Results go to stdout, progress to stderr. Exit codes stand in `tenfold.errors` a
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -62,13 +63,17 @@ def train(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fal
 @app.command()
 def prove(
     receipt: Annotated[Path, typer.Argument(help="The receipt.json of a run.")],
-    baseline: Annotated[str, typer.Option(help="naive (transformers.Trainer, all weights) or peer (TRL with PEFT).")] = "naive",
+    baseline: Annotated[
+        str, typer.Option(help="naive (transformers.Trainer, all weights) or peer (TRL with PEFT).")
+    ] = "naive",
     minutes: Annotated[float | None, typer.Option(help="Stop the baseline after this time and extrapolate.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a baseline, the real library in its own process, and set it beside the run in its receipt."""
     from tenfold.prove.compare import prove_receipt
 
+    if minutes is not None and not 0 < minutes < float("inf"):
+        raise InputError(f"--minutes: found {minutes:g}, expected a number above 0")
     proven = prove_receipt(receipt, baseline, minutes)
     _show(proven.model_dump(mode="json") if as_json else proven)
 
@@ -94,7 +99,7 @@ def report(
 @app.command()
 def ledger(
     tag: Annotated[str | None, typer.Option(help="Only rows with this tag.")] = None,
-    limit: Annotated[int | None, typer.Option(help="Only the newest so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")] = None,
     export: Annotated[str | None, typer.Option(help="csv or json, on stdout.")] = None,
     path: Annotated[Path | None, typer.Option(help="Another ledger than the default one.")] = None,
     verify: Annotated[bool, typer.Option(help="Check that no row was changed since it was written.")] = False,
@@ -106,6 +111,8 @@ def ledger(
 
     if export not in (None, "csv", "json"):
         raise InputError(f"--export: found {export!r}, expected csv or json")
+    if path is not None and not path.exists():
+        raise InputError(f"{path}: no such ledger; name one that a recipe's output.ledger made")
     with open_ledger(path) as book:
         if verify:
             problems = book.verify()
@@ -137,7 +144,7 @@ def merge(
 def preview(
     recipe: RecipePath,
     overrides: Overrides = None,
-    rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
+    rows: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 3,
 ) -> None:
     """Show the first rows as the model will see them, with the tokens that bear loss marked."""
     from tenfold.api import read_dataset
@@ -145,7 +152,7 @@ def preview(
     from tenfold.recipe import load_recipe
     from tenfold.shape import read_shape
 
-    wishes = load_recipe(recipe, overrides or ())
+    wishes = _read_plan(recipe, overrides).recipe if recipe.suffix == ".json" else load_recipe(recipe, overrides or ())
     dataset, tokenizer = read_dataset(wishes, read_shape(wishes.model.name, wishes.model.revision))
     for sample in dataset.train[:rows]:
         print(f"{sample.source}:{sample.line}  {show_sample(sample, tokenizer)}\n")
@@ -173,6 +180,12 @@ def demo(
         _show(receipt.model_dump(mode="json"))
 
 
+NOT_A_PATH = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""System errors that another path cures, and waiting does not."""
+
+LONGEST_MESSAGE = 1000
+"""Characters of one error line: enough for two long paths and what to do about them."""
+
 PIPE_COLUMNS = 120
 """Width of tables where stdout is not a terminal."""
 
@@ -193,7 +206,8 @@ def main() -> None:
         raise SystemExit(1) from None
     except OSError as error:
         _silence_stdout()
-        _fail(f"{error.filename or 'file system'}: {error.strerror or error}", 1)
+        code = InputError.exit_code if error.errno in NOT_A_PATH else 1
+        _fail(f"{error.filename or 'file system'}: {error.strerror or error}", code)
     except KeyboardInterrupt:
         _fail("interrupted", Interrupted.exit_code)
     if code == Interrupted.exit_code:  # how typer returns a KeyboardInterrupt
@@ -216,13 +230,16 @@ def _silence_stdout() -> None:
 def _plan(path: Path, overrides: list[str] | None) -> Plan:
     """The plan that `path` holds, or a new one for the recipe that it holds."""
     from tenfold.api import plan as make_plan
+
+    return _read_plan(path, overrides) if path.suffix == ".json" else make_plan(path, overrides or ())
+
+
+def _read_plan(path: Path, overrides: list[str] | None) -> Plan:
     from tenfold.planner import Plan
 
-    if path.suffix == ".json":
-        if overrides:
-            raise InputError("--set: changes a recipe, but a plan is already made; plan again with --set")
-        return Plan.read(path)
-    return make_plan(path, overrides or ())
+    if overrides:
+        raise InputError("--set: changes a recipe, but a plan is already made; plan again with --set")
+    return Plan.read(path)
 
 
 def _train(chosen: Plan, as_json: bool) -> Receipt:
@@ -251,9 +268,9 @@ def _show(result: Any) -> None:
         Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(render(result))
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
     from tenfold.inert import printable
 
     for line in message.splitlines():
-        print(f"tenfold: {printable(line)}", file=sys.stderr)
+        print(f"tenfold: {printable(line, LONGEST_MESSAGE)}", file=sys.stderr)
     raise SystemExit(code)

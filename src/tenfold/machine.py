@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import json
 import os
 import re
@@ -30,8 +31,8 @@ class Efficiency:
     """Share of the peak bandwidth that all else reaches."""
     passes: float
     """How often each byte of activations is moved, by all operations that are not matrix products together."""
-    step_overhead_seconds: float
-    """Of a micro-batch, whatever its size."""
+    block_overhead_seconds: float
+    """Of one block in one micro-batch, whatever its size: beside the computation on a CPU, in its shadow on a GPU."""
     error: float
     """Relative half-width of what the time prediction may be off by."""
     guessed: bool
@@ -112,7 +113,10 @@ def _gpus() -> dict[str, tuple[Machine, str]]:
 
 @lru_cache(maxsize=1)
 def catalogue() -> tuple[Machine, ...]:
-    """Every GPU of the catalogue at every known price."""
+    """Every GPU of the catalogue at every known price.
+
+    Not those that are sold several at once: a run uses one GPU, and eighths of an instance of eight cannot be rented.
+    """
     gpus = _gpus()
     return tuple(
         replace(
@@ -124,6 +128,7 @@ def catalogue() -> tuple[Machine, ...]:
             price_date=date.fromisoformat(row["checked_at"]) if row["checked_at"] else None,
         )
         for row in _rows("prices.csv")
+        if row["gpu_count"] == "1"
     )
 
 
@@ -133,16 +138,11 @@ def find_machines(wish: MachineWish) -> tuple[Machine, ...]:
     Raises InputError if a name is unknown or the provider or tier leaves none.
     """
     found: list[Machine] = []
-    for name in wish.names:
-        if name == "local":
+    for wanted in wish.names:
+        if wanted == "local":
             found.append(local_machine(wish.usd_per_hour))
             continue
-        if name != "auto" and name not in _gpus():
-            import difflib
-
-            close = difflib.get_close_matches(name, [*_gpus(), "local", "auto"], 1, 0.4)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: local, auto, {', '.join(_gpus())}"
-            raise InputError(f"machine.name: found {name!r}, which the catalogue does not know; {hint}")
+        name = wanted if wanted == "auto" else _catalogue_name(wanted)
         if wish.usd_per_hour is not None and name != "auto":
             found.append(_own_price(_gpus()[name][0], wish.usd_per_hour, wish.provider or ""))
             continue
@@ -160,6 +160,22 @@ def find_machines(wish: MachineWish) -> tuple[Machine, ...]:
             + "; set machine.usd_per_hour to your own"
         )
     return tuple(found)
+
+
+def _catalogue_name(wanted: str) -> str:
+    """The catalogue's name for a GPU: case and spaces do not matter, nor a variant where there is only one."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"[\s_-]|nvidia", "", name.lower())
+
+    names = list(_gpus())
+    exact = [name for name in names if plain(name) == plain(wanted)]
+    starting = exact or [name for name in names if plain(name).startswith(plain(wanted))]
+    if len(starting) == 1:
+        return starting[0]
+    close = starting or difflib.get_close_matches(wanted, [*names, "local", "auto"], 1, 0.4)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"known: local, auto, {', '.join(names)}"
+    raise InputError(f"machine.name: found {wanted!r}, which the catalogue does not know; {hint}")
 
 
 def _own_price(machine: Machine, usd_per_hour: float, provider: str) -> Machine:
@@ -190,14 +206,16 @@ def _gpu_by_driver_name(name: str, memory_gib: float) -> Machine:
     known = next((machine for machine, driver_name in _gpus().values() if driver_name == name), None)
     if known is not None:
         return known
-    raise InputError(f"machine: this computer's GPU is {name!r} ({memory_gib:.0f} GiB), which the catalogue does not know;"
-                     " set machine.name to the nearest of its names, or CUDA_VISIBLE_DEVICES= to use the CPU")  # fmt: skip
+    raise InputError(
+        f"machine: the catalogue does not know this computer's GPU, {name!r} ({memory_gib:.0f} GiB);"
+        " set machine.name to the nearest of its names, or CUDA_VISIBLE_DEVICES= to use the CPU"
+    )
 
 
 def _cpu() -> Machine:
-    """This computer's CPU: peak = cores x clock x float32 FMA lanes x 2.
+    """This computer's CPU: peak = cores x clock x FLOP per cycle.
 
-    Two 256-bit or 512-bit FMA units per core (Intel and AMD optimization manuals): 32 or 64 FLOP per cycle.
+    The clock is the one that the system shows; turbo may exceed it.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
@@ -206,16 +224,31 @@ def _cpu() -> Machine:
     except OSError:
         info = ""
     clock = re.search(r"^cpu MHz\s*:\s*([\d.]+)", info, re.M)
-    flops_per_cycle = 64 if " avx512f " in info else 32
-    name = re.search(r"^model name\s*:\s*(.+)$", info, re.M)
+    named = re.search(r"^model name\s*:\s*(.+)$", info, re.M)
+    model = named[1].strip() if named else "CPU"
     hertz = float(clock[1]) * 1e6 if clock else 2.5e9
-    peak = cores * hertz * flops_per_cycle
+    peak = cores * hertz * _flops_per_cycle(info)
     return Machine(
-        name=f"local: {cores} x {name[1].strip() if name else 'CPU'}",
+        name=f"local: {cores} x {model}",
         vendor_kind="cpu",
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         flops={"float32": peak},
         bandwidth_bytes_per_second=10e9 * cores,  # one DDR4/DDR5 stream per core, a low guess
         compute_capability=None,
-        efficiency=efficiency_of("", "cpu"),
+        efficiency=efficiency_of(model, "cpu"),
     )
+
+
+def _flops_per_cycle(info: str) -> int:
+    """float32 FLOP per cycle and core: lanes x two FMA units x two, by the flags of /proc/cpuinfo.
+
+    512-bit units: 64, but 32 on AMD before family 26 (Zen 5), where they take two cycles. AVX2 with FMA: 32. Without,
+    an addition and a multiplication on 4 lanes: 8. Source: Intel's and AMD's optimization manuals.
+    """
+    flags = re.search(r"^flags\s*:(.*)$", info, re.M)
+    names = set(flags[1].split()) if flags else set[str]()
+    family = re.search(r"^cpu family\s*:\s*(\d+)", info, re.M)
+    if "avx512f" in names:
+        old_amd = "AuthenticAMD" in info and family is not None and int(family[1]) < 26
+        return 32 if old_amd else 64
+    return 32 if {"avx2", "fma"} <= names else 8

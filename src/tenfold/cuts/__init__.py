@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from tenfold.cuts.checkpoint import Checkpoint
 from tenfold.cuts.cut import Cut, on_paper, on_rig
 from tenfold.cuts.fine_tune import FineTune
@@ -29,7 +31,12 @@ def cut_from_dict(settings: Mapping[str, Any]) -> Cut:
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items() if key != "cut"}
     if unknown := sorted(given.keys() - known):
         raise InputError(f"cut {name}: unknown setting {unknown[0]!r}, expected one of {', '.join(sorted(known))}")
-    return kind(**given)
+    try:
+        return TypeAdapter(kind).validate_python(given)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        setting = ".".join(str(part) for part in fault["loc"])
+        raise InputError(f"cut {name}: {setting}: found {fault['input']!r}: {fault['msg']}") from None
 
 
 __all__ = ["CUTS", "Checkpoint", "Cut", "FineTune", "Fuse", "LoRA", "Pack", "cut_from_dict", "on_paper", "on_rig"]

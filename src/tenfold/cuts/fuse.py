@@ -29,7 +29,9 @@ class Fuse(Cut):
 
     def price(self, job: Job) -> Job:
         """A chunk of logits instead of all, and no head on rows without loss."""
-        return job if job.task == "classify" else replace(job, loss_rows=self.loss_rows)
+        if job.task == "classify" or job.shape.capped_logits:
+            return job
+        return replace(job, loss_rows=self.loss_rows)
 
     def apply(self, rig: Rig) -> Rig:
         """Replace the rig's loss by the chunked one."""

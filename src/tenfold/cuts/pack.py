@@ -31,6 +31,8 @@ class Pack(Cut):
         """Useful tokens only."""
         if job.workload.longest * job.workload.rows == job.workload.tokens:
             return job  # every row is as long as the next: there is no padding to save
+        if job.shape.capped_attention:
+            return job
         return replace(job, packed_tokens=self.tokens)
 
     def apply(self, rig: Rig) -> Rig:

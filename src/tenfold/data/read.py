@@ -58,7 +58,7 @@ def locate(wanted: Sequence[str], split: str = "train", subset: str | None = Non
     names = [Path(name).name for name in wanted]
     sources: list[Source] = []
     for text, name in zip(wanted, names, strict=True):
-        path = Path(text).expanduser()
+        path = _expanded(text)
         if path.suffix.lower() in FORMATS or path.exists() or not HUB_ID.fullmatch(text):
             sources.append(FileSource(_checked(path), text if names.count(name) > 1 else name))
         else:
@@ -68,6 +68,13 @@ def locate(wanted: Sequence[str], split: str = "train", subset: str | None = Non
         twice = next(source for source in sources if sources.count(source) > 1)
         raise InputError(f"data names {plain(twice.name)} twice; name each file once")
     return tuple(sources)
+
+
+def _expanded(text: str) -> Path:
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~somebody, who has no home here
+        return Path(text)
 
 
 def _checked(path: Path) -> Path:

@@ -182,11 +182,15 @@ def read_tokenizer(name: str | Path, revision: str | None = None) -> Tokenizer:
         ) from None
     tokens = _named_tokens(config, _json(files.get("special_tokens_map.json")), model, backend)
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    backend.add_special_tokens([token for token in (*tokens.values(), *_extra_tokens(config)) if token not in known])
-    template = config.get("chat_template")
+    try:
+        extra, template = _extra_tokens(config), _default_template(config.get("chat_template"))
+    except (KeyError, TypeError) as error:
+        where = plain(str(files["tokenizer_config.json"]))
+        raise InputError(f"{where}: its lists of tokens or templates are damaged ({plain(str(error))[:200]})") from None
+    backend.add_special_tokens([token for token in (*tokens.values(), *extra) if token not in known])
     if "chat_template.jinja" in files:
-        template = files["chat_template.jinja"].read_text(encoding="utf-8")
-    return Tokenizer(str(name), backend, tokens, _default_template(template), _sane(config.get("model_max_length")))
+        template = _text(files["chat_template.jinja"])
+    return Tokenizer(str(name), backend, tokens, template, _sane(config.get("model_max_length")))
 
 
 def _files(name: str | Path, revision: str | None) -> dict[str, Path]:
@@ -212,6 +216,13 @@ def _files(name: str | Path, revision: str | None) -> dict[str, Path]:
     return found
 
 
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{plain(str(path))} is not UTF-8: {plain(str(error))[:200]}; save it as UTF-8") from None
+
+
 def _json(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
@@ -234,7 +245,7 @@ def _named_tokens(
         if value is None and name in ("bos_token", "eos_token"):  # older folders name them in config.json only
             number = model.get(f"{name}_id")
             number = cast(list[int], number)[0] if isinstance(number, list) and number else number
-            value = backend.id_to_token(number) if isinstance(number, int) and number >= 0 else None
+            value = backend.id_to_token(number) if isinstance(number, int) and 0 <= number < 2**32 else None
         if isinstance(value, str):
             tokens[name] = value
     return tokens

@@ -22,6 +22,7 @@ from tenfold.rig.rig import Rig, Source, Task
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
+NEEDED = ("task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora")
 PREFIX = "base_model.model."
 """What PEFT puts before every tensor name."""
 
@@ -95,6 +96,8 @@ def load_adapter(folder: Path, device: str = "cpu") -> Rig:
     Raises InputError if a file is missing, a tensor does not fit, or the base is not the one the adapter was trained on.
     """
     config, tensors, metadata = _read(folder)
+    if missing := [key for key in NEEDED if key not in config]:
+        raise InputError(f"{folder / CONFIG}: has no {missing[0]!r}; name an adapter folder that `tenfold train` wrote")
     task: Task = "classify" if config["task_type"] == "SEQ_CLS" else "text"
     source = Source(config["base_model_name_or_path"], config.get("revision"))
     if (found := base_sha256(model_folder(source.name, source.revision))) != metadata.get("base_sha256"):

@@ -56,7 +56,10 @@ def model_folder(name: str, revision: str | None = None) -> Path:
         return Path(name)
     from transformers.utils.hub import cached_file
 
-    found = cached_file(name, "config.json", revision=revision)
+    try:
+        found = cached_file(name, "config.json", revision=revision)
+    except OSError:
+        found = None
     if found is None:
         raise InputError(f"model: {name!r} is neither a folder nor a cached Hugging Face model")
     return Path(found).parent

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+import transformers
 
 from tenfold.durable import write_folder
 from tenfold.errors import InputError
@@ -38,6 +39,7 @@ def merge(adapter: Path, folder: Path) -> None:
 
     Raises InputError if `folder` holds files, or the base is not the one the adapter was trained on.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise InputError(f"{folder}: not empty; name a new folder for the merged model")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: not empty, or not a folder; name a new one for the merged model")
+    transformers.logging.disable_progress_bar()
     save_model(merge_linears(load_adapter(adapter)), folder)

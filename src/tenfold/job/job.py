@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 from typing import Literal
@@ -41,6 +41,20 @@ class Job:
     packed_tokens: int | None = None
     loss_rows: int | None = None
     recomputed_layers: int = 0
+
+    def uncut(self) -> Job:
+        """The same run with no cut: all weights, from noise."""
+        return replace(
+            self,
+            pretrained=False,
+            adapter_rank=0,
+            adapter_dropout=0.0,
+            adapter_parameters=0,
+            adapted=(),
+            packed_tokens=None,
+            loss_rows=None,
+            recomputed_layers=0,
+        )
 
     @property
     def dtype_bytes(self) -> int:

@@ -22,15 +22,18 @@ def bytes_by_kind(job: Job) -> dict[str, float]:
     else:  # float32 masters, and on a GPU autocast's working copies of the linear layers
         working = shape.block_parameters + (0 if job.task == "classify" else shape.head_parameters)
         weights = job.parameters * FLOAT32_BYTES + (working * size if on_gpu and size < FLOAT32_BYTES else 0)
+    run, activations = evidence()["run"], _activation_bytes(job)
     return {
         "weights": float(weights),
         "adapters": float(FLOAT32_BYTES * job.adapter_parameters),
         "gradients": float(FLOAT32_BYTES * trained),
         "optimizer": 2.0 * FLOAT32_BYTES * trained,
-        "activations": _activation_bytes(job),
+        "activations": activations,
         "logits": logits_bytes(job),
         "transients": job.largest.tokens * (2 * shape.intermediate_size + 4 * shape.hidden_size) * size,
-        "context": CUDA_CONTEXT_BYTES if on_gpu else float(evidence()["run"]["library_bytes_cpu"]),
+        "context": CUDA_CONTEXT_BYTES if on_gpu else float(run["library_bytes_cpu"]),
+        # torch accounts for every byte on a GPU; malloc keeps freed blocks that nothing else fits
+        "fragmentation": 0.0 if on_gpu else float(run["fragmentation_cpu"]) * activations,
     }
 
 
@@ -68,7 +71,7 @@ def peak_bytes(job: Job) -> float:
     gradients grow while its activations are freed.
     """
     kinds = bytes_by_kind(job)
-    lasting = kinds["weights"] + kinds["adapters"] + kinds["optimizer"] + kinds["context"]
+    lasting = sum(kinds[kind] for kind in ("weights", "adapters", "optimizer", "context", "fragmentation"))
     computed = kinds["activations"] + max(kinds["logits"], kinds["transients"])
     if job.accumulates:
         return lasting + kinds["gradients"] + computed

@@ -24,12 +24,15 @@ def seconds_by_part(job: Job) -> dict[str, float]:
     products = sum(flops_by_part(job).values()) / rate
     moved = _moved_bytes(job) / bandwidth
     updates = job.steps * job.trained_parameters * OPTIMIZER_BYTES_PER_PARAMETER / bandwidth
-    launches = job.micro_batches * machine.efficiency.step_overhead_seconds
+    launches = job.micro_batches * job.shape.layers * machine.efficiency.block_overhead_seconds
+    launches *= 1 + 0.5 * job.recomputed_layers / job.shape.layers
+    computed = products + moved
+    steps = max(computed, launches) if machine.vendor_kind == "cuda" else computed + launches
     stored = job.shape.weights_bytes_on_disk or 2 * job.shape.parameters
     return {
         "import": run["import_seconds"],
         "load": stored / run["load_bytes_per_second"],
-        "train": products + moved + updates + launches,
+        "train": steps + updates,
         "evaluate": evaluation_flops(job) / rate,
         "save": run["save_seconds"],
     }

@@ -36,14 +36,20 @@ def _facts(plan: Plan) -> Table:
         ("data", f"{load.rows:,} rows, {load.tokens:,} tokens, longest {load.longest:,}"),
         ("steps", f"{found.steps:,} of {plan.recipe.train.batch_size} rows"),
         ("memory", f"{found.peak_bytes / 1e9:,.2f} GB of {plan.machine.memory_bytes / 1e9:,.1f}"),
-        ("time", f"{duration(found.total_seconds)} (± {found.error:.0%}), {duration(found.train_seconds)} of it training"),
+        ("time", f"{duration(found.total_seconds)} (± {found.error:.0%}), training {duration(found.train_seconds)}"),
         ("cost", money(found)),
-        ("naive", f"{duration(plan.naive.total_seconds)}, {money(plan.naive)}, {plan.naive.peak_bytes / 1e9:,.2f} GB (predicted)"),
+        ("naive", f"{_naive(plan)} (predicted)"),
         ("from scratch", f"{duration(plan.from_scratch.total_seconds)}, {money(plan.from_scratch)} (computed)"),
     ]
     for label, text in rows:
         table.add_row(Text(f"  {label}", style="dim"), Text(printable(text)))
     return table
+
+
+def _naive(plan: Plan) -> str:
+    found = plan.naive
+    fits = "" if found.peak_bytes <= plan.machine.memory_bytes else ", more than there is"
+    return f"{duration(found.total_seconds)}, {money(found)}, {found.peak_bytes / 1e9:,.2f} GB{fits}"
 
 
 def _alternatives(plan: Plan) -> RenderableType:
@@ -53,7 +59,8 @@ def _alternatives(plan: Plan) -> RenderableType:
     for way in plan.runners_up:
         cost = "-" if way.usd is None else f"${way.usd:,.4f}"
         cuts = ", ".join(way.cuts) or "none"
-        table.add_row(printable(way.machine), cuts, duration(way.total_seconds), cost, f"{way.peak_bytes / 1e9:,.2f} GB")
+        memory = f"{way.peak_bytes / 1e9:,.2f} GB"
+        table.add_row(printable(way.machine), cuts, duration(way.total_seconds), cost, memory)
     return table
 
 

@@ -38,8 +38,8 @@ def pack_options(recipe: Recipe, workload: Workload) -> tuple[Option, ...]:
     if isinstance(wish, PackWish) and wish.tokens is not None:
         return (Pack(wish.tokens),)
     most = workload.tokens_of(recipe.train.batch_size)
-    sizes = [size for size in PACK_TOKENS if size < most] + [next((s for s in PACK_TOKENS if s >= most), PACK_TOKENS[-1])]
-    packed = tuple(Pack(size) for size in dict.fromkeys(sizes))
+    enough = next((size for size in PACK_TOKENS if size >= most), PACK_TOKENS[-1])
+    packed = tuple(Pack(size) for size in PACK_TOKENS if size <= enough)
     return (None, *packed) if wish == "auto" else packed
 
 

@@ -119,7 +119,7 @@ class Plan(_Value):
     rejected: tuple[Rejected, ...]
     why: tuple[str, ...]
     naive: Prediction
-    """transformers.Trainer with its defaults, predicted: all weights, 8 padded rows a step, 3 epochs."""
+    """transformers.Trainer with its defaults, predicted: all weights, 8 padded rows a step, as many rows."""
     from_scratch: Prediction
     """Training the same model from noise on 20 tokens per parameter, computed."""
 
@@ -133,7 +133,9 @@ class Plan(_Value):
         try:
             return cls.model_validate_json(path.read_bytes())
         except OSError as error:
-            raise InputError(f"{path}: cannot be read ({error.strerror}); name a file of `tenfold plan --out`") from error
+            raise InputError(
+                f"{path}: cannot be read ({error.strerror}); name a file of `tenfold plan --out`"
+            ) from error
         except ValidationError as error:
             fault = error.errors(include_url=False, include_input=False)[0]
             where = ".".join(str(part) for part in fault["loc"])

@@ -3,38 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, on_paper
+from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, on_paper
 from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
+from tenfold.planner.way import Way
 
 
-def explain_cuts(job: Job, cuts: Sequence[Cut], checkpoints: Sequence[Cut | None]) -> tuple[str, ...]:
-    """One sentence for each cut of the planner, chosen or not."""
-    names = {cut.name for cut in cuts}
-    bare = replace(
-        job, pretrained=False, adapter_rank=0, adapter_dropout=0.0, adapter_parameters=0, adapted=(), packed_tokens=None, loss_rows=None,
-        recomputed_layers=0,
-    )  # fmt: skip
-    sentences: list[str] = []
-    for cut in (*cuts, *(other for other in _defaults(job, checkpoints) if other.name not in names)):
-        if cut.name in names:
-            without = on_paper([other for other in cuts if other.name != cut.name], bare)
-            sentences.append(f"{cut.name} on: without it {_difference(job, without)}")
-        else:
-            chosen = sorted([*cuts, cut], key=_order)
-            changed = on_paper(chosen, bare)
-            if changed == job:
-                sentences.append(f"{cut.name} off: it would change nothing here")
-            elif isinstance(cut, Checkpoint):
-                room = job.machine.memory_bytes * (1 - MARGIN) - peak_bytes(job)
-                sentences.append(
-                    f"checkpoint off: fits with {room / 1e9:.1f} GB to spare; with it {_difference(job, changed)}"
-                )
-            else:
-                sentences.append(f"{cut.name} off: with it {_difference(job, changed)}")
-    return tuple(sentences)
+def explain_cuts(best: Way, ways: Sequence[Way], checkpoints: Sequence[Cut | None]) -> tuple[str, ...]:
+    """One sentence for each cut of the planner, chosen or not.
+
+    Held against the best way on the same machine that differs in this cut, if one was open and fits; else against the
+    same way with this cut alone changed.
+    """
+    others = [way for way in ways if way.job.machine == best.job.machine]
+    left_out = [cut for cut in _defaults(best.job, checkpoints) if not best.has(cut.name)]
+    sentences = [_on(best, cut, others) for cut in best.cuts]
+    return (*sentences, *(_off(best, cut, others) for cut in left_out))
+
+
+def _on(best: Way, cut: Cut, others: Sequence[Way]) -> str:
+    without = min((way for way in others if not way.has(cut.name)), key=lambda way: way.cost, default=None)
+    if without is None:
+        without = _priced(best.job, [other for other in best.cuts if other != cut])
+        if without.peak_bytes > best.job.machine.memory_bytes * (1 - MARGIN):
+            return f"{cut.name} on: without it {_difference(best, without)}, more than this machine has"
+    return f"{cut.name} on: without it {_difference(best, without)}"
+
+
+def _off(best: Way, cut: Cut, others: Sequence[Way]) -> str:
+    same = _priced(best.job, sorted([*best.cuts, cut], key=lambda one: CUTS.index(type(one))))
+    if same.job == best.job:
+        return f"{cut.name} off: it would change nothing here"
+    if isinstance(cut, Checkpoint):
+        room = best.job.machine.memory_bytes * (1 - MARGIN) - best.peak_bytes
+        return f"checkpoint off: fits with {room / 1e9:.1f} GB to spare; with it {_difference(best, same)}"
+    chosen = min((way for way in others if way.has(cut.name)), key=lambda way: way.cost, default=same)
+    return f"{cut.name} off: with it {_difference(best, chosen)}"
+
+
+def _priced(job: Job, cuts: Sequence[Cut]) -> Way:
+    changed = on_paper(cuts, job.uncut())
+    seconds = sum(seconds_by_part(changed).values())
+    return Way(changed, tuple(cuts), peak_bytes(changed), seconds, usd_of(changed, seconds))
 
 
 def _defaults(job: Job, checkpoints: Sequence[Cut | None]) -> tuple[Cut, ...]:
@@ -42,19 +53,13 @@ def _defaults(job: Job, checkpoints: Sequence[Cut | None]) -> tuple[Cut, ...]:
     return (FineTune(), LoRA(), Pack(), Fuse(), full)
 
 
-def _order(cut: Cut) -> int:
-    return ("fine_tune", "lora", "pack", "fuse", "checkpoint").index(cut.name)
-
-
-def _difference(job: Job, other: Job) -> str:
-    """What the other job costs more or less: dollars (or time) and gigabytes."""
-    seconds, other_seconds = (sum(seconds_by_part(one).values()) for one in (job, other))
-    gigabytes = (peak_bytes(other) - peak_bytes(job)) / 1e9
-    usd, other_usd = usd_of(job, seconds), usd_of(other, other_seconds)
-    if usd is None or other_usd is None:
-        money = f"{_signed(other_seconds - seconds, ',.0f')} s"
+def _difference(way: Way, other: Way) -> str:
+    """What the other way costs more or less: dollars (or time) and gigabytes."""
+    gigabytes = (other.peak_bytes - way.peak_bytes) / 1e9
+    if way.usd is None or other.usd is None:
+        money = f"{_signed(other.seconds - way.seconds, ',.0f')} s"
     else:
-        change = other_usd - usd
+        change = other.usd - way.usd
         money = f"{'+' if change >= 0 else '-'}${abs(change):,.{2 if abs(change) >= 1 else 4}f}"
     return f"{money}, {_signed(gigabytes, ',.2f')} GB"
 

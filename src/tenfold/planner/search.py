@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from math import ceil
 
-from tenfold.cuts import Cut, FineTune, Pack, on_paper
+from tenfold.cuts import Cut, FineTune, Pack
 from tenfold.errors import InputError, NoEffect, NoPlanFits
 from tenfold.job import Job, bytes_by_kind, flops_by_part, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
@@ -25,36 +25,26 @@ from tenfold.planner.options import (
 )
 from tenfold.planner.plan import MachineOnPaper, Plan, Prediction, Rejected, RunnerUp, ShapeOnPaper, WorkloadOnPaper
 from tenfold.planner.reasons import explain_cuts
+from tenfold.planner.way import Way
 from tenfold.recipe import Recipe
+from tenfold.recipe.schema import LoraWish
 from tenfold.shape import Shape
 from tenfold.workload import Workload
 
 TIE = 1.01
-"""Ways within 1 % of the cheapest count as equal; then the fewest cuts win, then the least memory."""
+"""Ways within 1 % of the cheapest count as equal, and so do those within 1 % of the fastest."""
 
 RUNNERS_UP = 5
 
-
-@dataclass(frozen=True)
-class Way:
-    """One combination: cuts on a machine, priced."""
-
-    job: Job
-    cuts: tuple[Cut, ...]
-    peak_bytes: float
-    seconds: float
-    usd: float | None
-
-    @property
-    def cost(self) -> float:
-        """Dollars, or seconds where no price is known."""
-        return self.seconds if self.usd is None else self.usd
+NAIVE_ROWS = 8
+"""per_device_train_batch_size of transformers.TrainingArguments."""
 
 
 def make_plan(recipe: Recipe, shape: Shape, workload: Workload, machines: Sequence[Machine]) -> Plan:
     """The cheapest combination of cuts and machines that fits memory, budget and deadline.
 
-    Raises InputError if a forced cut cannot work or a budget in dollars has no price, NoPlanFits naming the nearest wish.
+    Raises InputError if a forced cut cannot work or a budget in dollars has no price, NoPlanFits naming the nearest
+    wish that can be met.
     """
     if recipe.budget.usd is not None and any(machine.usd_per_hour is None for machine in machines):
         raise InputError("budget.usd: this machine has no price; set machine.usd_per_hour, or budget.hours instead")
@@ -68,11 +58,17 @@ def make_plan(recipe: Recipe, shape: Shape, workload: Workload, machines: Sequen
     rejected["over the budget or the deadline"] = len(fitting) - len(affordable)
     if not affordable:
         raise NoPlanFits(_nothing_affordable(recipe, fitting))
-    cheapest = min(way.cost for way in affordable)
-    best = min(
-        (way for way in affordable if way.cost <= TIE * cheapest), key=lambda way: (len(way.cuts), way.peak_bytes, way.cost)
-    )
-    return _to_plan(recipe, best, affordable, rejected)
+    return _to_plan(recipe, _best(affordable), affordable, rejected)
+
+
+def _best(ways: Sequence[Way]) -> Way:
+    """The cheapest; among equals the one with fewest cuts, then the fastest, then the one that needs least memory."""
+    cheapest = min(way.cost for way in ways)
+    equals = [way for way in ways if way.cost <= TIE * cheapest]
+    fewest = min(len(way.cuts) for way in equals)
+    equals = [way for way in equals if len(way.cuts) == fewest]
+    fastest = min(way.seconds for way in equals)
+    return min((way for way in equals if way.seconds <= TIE * fastest), key=lambda way: (way.peak_bytes, way.cost))
 
 
 def predict(job: Job) -> Prediction:
@@ -131,7 +127,9 @@ def _ways(recipe: Recipe, dense: Job, rejected: Counter[str]) -> Iterator[Way]:
     """All combinations on one machine that fit its memory."""
     room = dense.machine.memory_bytes * (1 - MARGIN)
     checkpoints = checkpoint_options(recipe, dense.shape.layers)
-    fixed = product(fine_tune_options(recipe), lora_options(recipe), pack_options(recipe, dense.workload), fuse_options(recipe))
+    fixed = product(
+        fine_tune_options(recipe), lora_options(recipe), pack_options(recipe, dense.workload), fuse_options(recipe)
+    )
     for options in fixed:
         packed = any(isinstance(option, Pack) for option in options)
         for rows in (recipe.train.batch_size,) if packed else micro_row_options(recipe):
@@ -169,6 +167,9 @@ def _check_forced(recipe: Recipe, dense: Job) -> None:
         ("fuse", fuse_options(recipe)),
     ):
         if None not in options and all(option is not None and option.price(base) == base for option in options):
+            if isinstance(wish := recipe.cuts.lora, LoraWish) and name == "lora":
+                found = ", ".join(wish.targets)
+                raise NoEffect(f"cuts.lora.targets: no linear layer of this model is called {found}; write all-linear")
             raise NoEffect(f"cuts.{name}: changes nothing for task {recipe.task} on this model and data; leave it out")
     wanted = checkpoint_options(recipe, dense.shape.layers)[-1]
     layers = getattr(wanted, "layers", 0)
@@ -187,9 +188,9 @@ def _nothing_fits(recipe: Recipe, dense: Job, machines: Sequence[Machine]) -> st
     ways = list(_ways(recipe, replace(dense, machine=replace(largest, memory_bytes=2**62)), Counter()))
     least = min(way.peak_bytes for way in ways) / (1 - MARGIN)
     return (
-        f"no plan fits: the smallest way needs {least / 2**30:.1f} GiB with its margin, and the largest allowed machine,"
-        f" {largest.label}, has {largest.memory_bytes / 2**30:.1f}; allow more cuts, a shorter data.max_length,"
-        " or a larger machine.name"
+        f"no plan fits: the smallest way needs {least / 2**30:.1f} GiB with its margin, and the largest allowed"
+        f" machine, {largest.label}, has {largest.memory_bytes / 2**30:.1f}; allow more cuts, a shorter"
+        " data.max_length, or a larger machine.name"
     )
 
 
@@ -217,9 +218,8 @@ def _up(value: float) -> float:
 def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[str]) -> Plan:
     job = best.job
     padded = replace(job, packed_tokens=None)
-    naive = replace(
-        on_paper((FineTune(),), replace(_plain(job), batch_size=8, micro_rows=8, steps_wanted=None, epochs=3.0)), evaluations=1
-    )
+    defaults = {"batch_size": NAIVE_ROWS, "micro_rows": NAIVE_ROWS, "steps_wanted": None, "epochs": job.epochs_trained}
+    naive = replace(FineTune().price(job.uncut()), **defaults, evaluations=min(1, job.evaluations))
     return Plan(
         created_at=datetime.now(UTC),
         recipe=recipe,
@@ -238,18 +238,10 @@ def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[s
         considered=len(ways) + sum(rejected.values()),
         runners_up=_runners_up(best, ways),
         rejected=tuple(Rejected(reason=reason, count=count) for reason, count in rejected.most_common() if count),
-        why=explain_cuts(job, best.cuts, checkpoint_options(recipe, job.shape.layers)),
+        why=explain_cuts(best, ways, checkpoint_options(recipe, job.shape.layers)),
         naive=predict(naive),
-        from_scratch=predict(_plain(job)),
+        from_scratch=predict(job.uncut()),
     )
-
-
-def _plain(job: Job) -> Job:
-    """The same job with no cut."""
-    return replace(
-        job, pretrained=False, adapter_rank=0, adapter_dropout=0.0, adapter_parameters=0, adapted=(), packed_tokens=None, loss_rows=None,
-        recomputed_layers=0,
-    )  # fmt: skip
 
 
 def machine_on_paper(machine: Machine) -> MachineOnPaper:
@@ -274,7 +266,11 @@ def _runners_up(best: Way, ways: Sequence[Way]) -> tuple[RunnerUp, ...]:
     here = best.job.machine.label
     cheapest: dict[tuple[str, ...], Way] = {}
     for way in ways:
-        key = (way.job.machine.label, *(cut.name for cut in way.cuts)) if way.job.machine.label == here else (way.job.machine.label,)
+        key = (
+            (way.job.machine.label, *(cut.name for cut in way.cuts))
+            if way.job.machine.label == here
+            else (way.job.machine.label,)
+        )
         if key not in cheapest or way.cost < cheapest[key].cost:
             cheapest[key] = way
     cheapest.pop((here, *(cut.name for cut in best.cuts)), None)

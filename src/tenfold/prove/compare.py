@@ -6,6 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+from pydantic import ValidationError
+
 from tenfold.data import Dataset, Tokenizer, load_dataset
 from tenfold.errors import InputError
 from tenfold.planner import Plan
@@ -30,7 +32,11 @@ def prove_receipt(path: Path, kind: str, minutes: float | None) -> Receipt:
     if kind not in ("naive", "peer"):
         raise InputError(f"--baseline: found {kind!r}, expected naive or peer")
     receipt = Receipt.read(path)
-    plan = Plan.model_validate(receipt.plan)
+    try:
+        plan = Plan.model_validate(receipt.plan)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise InputError(f"{path}: its plan is not one of this version (plan.{where}); train again") from None
     recipe = plan.recipe
     tokenizer = Tokenizer.from_transformers(recipe.model.name, recipe.model.revision)
     dataset = load_dataset(recipe, tokenizer, plan.shape.max_positions)

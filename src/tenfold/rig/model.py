@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 
 from tenfold.errors import InputError
@@ -108,7 +109,9 @@ def load_pretrained(rig: Rig) -> Rig:
             use_safetensors=True,
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise  # not the model's fault; `train` knows what to say
         raise InputError(f"model: cannot load {rig.source.name!r}: {_first_line(error)}") from error
     missing = sorted(report["missing_keys"])
     new = _new_modules(model, missing) if rig.task == "classify" else ()

@@ -14,7 +14,7 @@ from tenfold.cuts import FineTune, LoRA, cut_from_dict, on_rig
 from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset
 from tenfold.errors import BudgetReached, InputError, Interrupted, OutOfMemory, Preempted, TenfoldError
 from tenfold.export.base_hash import base_sha256, model_folder
-from tenfold.ledger import Row, open_ledger, spent_row
+from tenfold.ledger import Ledger, Row, open_ledger, spent_row
 from tenfold.planner import Plan
 from tenfold.receipt import Receipt, Status
 from tenfold.recipe import BaselineWish, Budget, Output, Recipe, recipe_sha256
@@ -42,17 +42,18 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
     recipe = plan.recipe
     folder = Path(recipe.output.folder)
     started_at = datetime.now(UTC)
+    _check_possible(plan)
     claim_output(folder, _identity(recipe))
     with OutputLock(folder, run_id(plan)), StopRequest() as stop:
-        run = _prepare(plan, folder, stop, observers)
         try:
+            run = _prepare(plan, folder, stop, observers)
             status = _train(run)
         except torch.OutOfMemoryError as error:
-            raise OutOfMemory(_out_of_memory(run.rig, error)) from error
+            raise OutOfMemory(_out_of_memory(device_of(plan), error)) from error
         except RuntimeError as error:
             if "can't allocate memory" not in str(error):  # the CPU allocator has no exception type of its own
                 raise
-            raise OutOfMemory(_out_of_memory(run.rig, error)) from error
+            raise OutOfMemory(_out_of_memory(device_of(plan), error)) from error
         receipt = make_receipt(plan, run, status, started_at)
         receipt_sha256 = receipt.write(folder / "receipt.json")
         _book(recipe, spent_row(receipt, folder / "receipt.json", receipt_sha256))
@@ -60,6 +61,16 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
     if run.ended_because is not None:
         raise _unfinished(run)
     return receipt
+
+
+def _check_possible(plan: Plan) -> None:
+    """What would otherwise show only after the money is spent, or make a false bill. Raises InputError."""
+    _open_ledger(plan.recipe).close()
+    if plan.machine.vendor_kind == "cuda" and not torch.cuda.is_available():
+        raise InputError(
+            f"machine: the plan is for {plan.machine.label}, but torch finds no GPU here; train there, or plan for"
+            " machine.name: local"
+        )
 
 
 def _identity(recipe: Recipe) -> str:
@@ -70,8 +81,12 @@ def _identity(recipe: Recipe) -> str:
 
 
 def _book(recipe: Recipe, row: Row) -> None:
-    with open_ledger(None if recipe.output.ledger is None else Path(recipe.output.ledger)) as ledger:
+    with _open_ledger(recipe) as ledger:
         ledger.append(row)
+
+
+def _open_ledger(recipe: Recipe) -> Ledger:
+    return open_ledger(None if recipe.output.ledger is None else Path(recipe.output.ledger))
 
 
 def device_of(plan: Plan) -> torch.device:
@@ -170,6 +185,6 @@ def _unfinished(run: Run) -> TenfoldError:
     return Preempted(f"{run.ended_because} at {where}; {again}")
 
 
-def _out_of_memory(rig: Rig, error: Exception) -> str:
+def _out_of_memory(device: torch.device, error: Exception) -> str:
     what = str(error).splitlines()[0]
-    return f"out of memory on {rig.device}: {what}. Set train.micro_batch_size or cuts.pack.tokens lower, or cuts.checkpoint: full"
+    return f"out of memory on {device}: {what}. Set train.micro_batch_size or cuts.pack.tokens lower, or cuts.checkpoint: full"

@@ -51,7 +51,7 @@ def read_shape(name: str, revision: str | None = None) -> Shape:
         raise InputError(_not_found(name))
     try:
         config = json.loads(config_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{config_path}: not readable as JSON ({str(error).splitlines()[0]})") from error
     if not isinstance(config, dict):
         raise InputError(f"{config_path}: found no mapping of settings; is it a model's config.json?")
@@ -107,7 +107,7 @@ def _stored(folder: Path, shape: Shape) -> Stored | None:
     if index.is_file():
         try:
             names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{index}: not an index of weight files; download the model again") from error
         files = [folder / str(name) for name in names]
     else:
@@ -121,9 +121,9 @@ def _stored(folder: Path, shape: Shape) -> Stored | None:
                 continue
             try:
                 numbers, (start, end), dtype = prod(entry["shape"]), entry["data_offsets"], str(entry["dtype"])
+                count, size = count + numbers, size + end - start
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError(f"{path}: damaged safetensors header at {name!r}; download the file again") from error
-            count, size = count + numbers, size + end - start
             by_dtype[dtype] = by_dtype.get(dtype, 0) + numbers
     if not by_dtype:
         return None
@@ -149,7 +149,7 @@ def _read_header(path: Path) -> Mapping[str, Any]:
             if length > LONGEST_HEADER_BYTES:
                 raise InputError(f"{path}: not a safetensors file, its header claims {length:,} bytes")
             header = json.loads(file.read(length))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: damaged safetensors header; download the file again") from error
     if not isinstance(header, dict):
         raise InputError(f"{path}: damaged safetensors header; download the file again")

@@ -23,6 +23,7 @@ NAMES: Mapping[str, tuple[str, ...]] = {
 ACTIVATION = ("hidden_activation", "hidden_act", "activation_function", "activation")
 ATTENTION_DROPOUT = ("attention_probs_dropout_prob", "attention_dropout", "attn_pdrop")
 HIDDEN_DROPOUT = ("hidden_dropout_prob", "resid_pdrop", "dropout", "mlp_dropout")
+LOGIT_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 
 
@@ -63,6 +64,10 @@ class Shape:
     """Norms precede and follow attention and feed-forward (Gemma): four a block."""
     qk_norm: bool
     rotary: bool
+    capped_logits: bool
+    """The model scales or caps its logits after the head."""
+    capped_attention: bool
+    """The model caps its attention scores, which the fused kernels cannot do."""
     activation: str
     attention_dropout: float
     hidden_dropout: float
@@ -102,6 +107,8 @@ def shape_from_config(
     hidden, heads, layers = sizes["hidden_size"], sizes["heads"], sizes["layers"]
     kv_heads = _count(config.get("num_key_value_heads")) or heads
     head_dim = _count(config.get("head_dim")) or hidden // heads
+    if head_dim == 0:
+        raise InputError(f"model: {name!r}: its config.json has {heads} heads on a hidden size of {hidden}; mend one")
     linears = block_linears(family, hidden, sizes["intermediate_size"], heads * head_dim, kv_heads * head_dim)
     embeddings = sizes["vocab_size"] + (sizes["max_positions"] if family.learned_positions else 0)
     embeddings += (_count(config.get("type_vocab_size")) or 2) if family.token_types else 0
@@ -129,6 +136,8 @@ def shape_from_config(
         post_norms=family.post_norms,
         qk_norm=family.qk_norm,
         rotary=family.rotary,
+        capped_logits=any(config.get(key) not in (None, 1, 1.0) for key in LOGIT_SCALES),
+        capped_attention=config.get("attn_logit_softcapping") is not None,
         activation=_word(config, ACTIVATION, family.activation),
         attention_dropout=_rate(config, ATTENTION_DROPOUT, family.dropout),
         hidden_dropout=_rate(config, HIDDEN_DROPOUT, family.dropout),

@@ -1,0 +1,272 @@
+"""The planner against brute force, and what it says when nothing fits."""
+
+from __future__ import annotations
+
+import re
+import time
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_paper
+from tenfold.errors import InputError, NoEffect, NoPlanFits
+from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
+from tenfold.job.memory import MARGIN
+from tenfold.machine import Machine, catalogue, local_machine
+from tenfold.planner import Plan, make_plan
+from tenfold.planner.options import PACK_TOKENS
+from tenfold.planner.search import TIE
+from tenfold.recipe import Recipe, recipe_from_dict
+from tenfold.shape import Shape, shape_from_config
+from tenfold.workload import Workload
+
+LLAMA_8B = {
+    "model_type": "llama",
+    "hidden_size": 4096,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "intermediate_size": 14336,
+    "vocab_size": 128256,
+    "max_position_embeddings": 131072,
+    "dtype": "bfloat16",
+}
+MIXED = Workload(tuple((length, 10 * (40 - length // 50)) for length in range(50, 2000, 50)), loss_tokens=4_000_000)
+EQUAL = Workload(((512, 5000),), loss_tokens=5000 * 511)
+
+
+def make_shape(**changes: Any) -> Shape:
+    return shape_from_config("llama-8b", {**LLAMA_8B, **changes})
+
+
+def make_recipe(task: str = "sft", **sections: Any) -> Recipe:
+    return recipe_from_dict({"model": "llama-8b", "task": task, "data": {"train": "rows.jsonl"}, **sections})
+
+
+def gpu(name: str, **changes: Any) -> Machine:
+    return replace(next(machine for machine in catalogue() if machine.name == name), **changes)
+
+
+def plan(
+    recipe: Recipe | None = None, workload: Workload = MIXED, machines: tuple[Machine, ...] = (), **shape: Any
+) -> Plan:
+    return make_plan(recipe or make_recipe(), make_shape(**shape), workload, machines or (gpu("H200 SXM"),))
+
+
+def names(found: Plan) -> list[str]:
+    return [cut["cut"] for cut in found.cuts]
+
+
+def test_the_cheapest_of_all_ways_is_taken() -> None:
+    """Every combination priced here by its own loops, without the planner's search."""
+    machines = (gpu("L40S"), gpu("A100 80GB"), gpu("H200 SXM"))
+    recipe = make_recipe(train={"batch_size": 16})
+    found = plan(recipe, machines=machines)
+    costs: list[float] = []
+    for machine in machines:
+        dense = Job(make_shape(), MIXED, machine, "sft", 16, 16, None, 3.0)
+        packs = (None, *(Pack(tokens) for tokens in PACK_TOKENS))
+        checkpoints = (None, *(Checkpoint(layers) for layers in (8, 16, 24, 32)))
+        for rows, *options in product((1, 2, 4, 8, 16), (None, LoRA()), packs, (None, Fuse()), checkpoints):
+            cuts = [FineTune(), *(option for option in options if option is not None)]
+            job = on_paper(cuts, replace(dense, micro_rows=rows))
+            if peak_bytes(job) <= machine.memory_bytes * (1 - MARGIN):
+                costs.append(usd_of(job, sum(seconds_by_part(job).values())) or 0.0)
+    assert found.prediction.usd is not None
+    assert min(costs) <= found.prediction.usd <= TIE * min(costs)
+
+
+def test_the_prediction_is_that_of_the_cuts_in_the_plan() -> None:
+    found = plan(make_recipe(train={"batch_size": 16}))
+    dense = Job(make_shape(), MIXED, gpu("H200 SXM"), "sft", 16, found.micro_batch_size, None, 3.0)
+    job = on_paper([cut_from_dict(cut) for cut in found.cuts], dense)
+    assert found.prediction.peak_bytes == peak_bytes(job)
+    assert found.prediction.seconds_by_part == seconds_by_part(job)
+    assert found.prediction.steps == job.steps
+
+
+FORCED: dict[str, tuple[Any, Cut]] = {
+    "lora": ({"rank": 4, "alpha": 2.0, "targets": ["q_proj", "v_proj"]}, LoRA(4, 2.0, 0.0, ("q_proj", "v_proj"))),
+    "checkpoint": ({"layers": 5}, Checkpoint(5)),
+    "pack": ({"tokens": 3000}, Pack(3000)),
+    "fuse": ({"loss_rows": 100}, Fuse(100)),
+}
+
+
+@pytest.mark.parametrize("name", FORCED)
+def test_forced_settings_are_in_the_plan(name: str) -> None:
+    settings, cut = FORCED[name]
+    found = plan(make_recipe(cuts={name: settings}))
+    assert cut in [cut_from_dict(one) for one in found.cuts]
+
+
+@pytest.mark.parametrize("name", ["fine_tune", "lora", "pack", "fuse"])
+def test_a_forbidden_cut_is_not_taken(name: str) -> None:
+    assert name in names(plan())
+    assert name not in names(plan(make_recipe(cuts={name: False}), num_hidden_layers=4))
+
+
+def test_checkpoint_is_taken_only_as_far_as_it_must() -> None:
+    """A quarter of the blocks fewer would not fit."""
+    assert "checkpoint" not in names(plan())
+    machines = (gpu("RTX 3090"),)
+    pack = {"pack": {"tokens": 2048}, "fuse": True}
+    layers = next(cut["layers"] for cut in plan(make_recipe(cuts=pack), machines=machines).cuts if "layers" in cut)
+    assert layers > 8
+    assert plan(make_recipe(cuts={**pack, "checkpoint": {"layers": layers}}), machines=machines)
+    with pytest.raises(NoPlanFits):
+        plan(make_recipe(cuts={**pack, "checkpoint": {"layers": layers - 8}}), machines=machines)
+
+
+def test_what_is_planned_fits_with_its_margin() -> None:
+    for name in ("RTX 3090", "L40S", "A100 80GB", "B200"):
+        found = plan(machines=(gpu(name),))
+        assert found.prediction.peak_bytes <= gpu(name).memory_bytes * (1 - MARGIN)
+
+
+def test_rows_of_one_length_are_not_packed() -> None:
+    assert "pack" not in names(plan(workload=EQUAL))
+    with pytest.raises(NoEffect, match=re.escape("cuts.pack: changes nothing")):
+        plan(make_recipe(cuts={"pack": True}), workload=EQUAL)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "shape", "message"),
+    [
+        ({"fuse": True}, {"final_logit_softcapping": 30.0}, "cuts.fuse: changes nothing"),
+        ({"pack": True}, {"attn_logit_softcapping": 50.0}, "cuts.pack: changes nothing"),
+        ({"lora": {"targets": ["nothing"]}}, {}, "no linear layer of this model is called nothing"),
+        ({"checkpoint": {"layers": 33}}, {}, "found 33, but the model has 32 blocks"),
+    ],
+)
+def test_a_forced_cut_that_cannot_work_is_refused(cuts: dict[str, Any], shape: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=re.escape(message)):
+        plan(make_recipe(cuts=cuts), **shape)
+
+
+def test_classification_has_no_logits_to_fuse() -> None:
+    workload = replace(MIXED, labels=4, loss_tokens=MIXED.rows)
+    assert "fuse" not in names(plan(make_recipe("classify"), workload))
+
+
+def test_too_little_memory_names_what_is_needed() -> None:
+    small = gpu("RTX 3090", memory_bytes=8 * 2**30)
+    with pytest.raises(NoPlanFits, match="smallest way needs") as raised:
+        plan(machines=(small,))
+    needed = float(re.findall(r"needs ([\d.]+) GiB", str(raised.value))[0])
+    assert plan(machines=(replace(small, memory_bytes=int((needed + 0.1) * 2**30)),))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("key", "little"), [("usd", 0.01), ("hours", 0.001)])
+def test_the_budget_that_is_named_would_do(key: str, little: float) -> None:
+    with pytest.raises(NoPlanFits, match=f"budget.{key}: ") as raised:
+        plan(make_recipe(budget={key: little}))
+    named = float(re.findall(rf"budget.{key}: ([\d.]+) would do", str(raised.value))[0])
+    assert plan(make_recipe(budget={key: named})).prediction
+    with pytest.raises(NoPlanFits):
+        plan(make_recipe(budget={key: 0.97 * named}))
+
+
+def test_a_deadline_buys_a_faster_machine() -> None:
+    machines = (gpu("RTX 3090"), gpu("B200"))
+    cheap = plan(machines=machines)
+    hours = 0.5 * cheap.prediction.total_seconds / 3600
+    fast = plan(make_recipe(budget={"hours": hours}), machines=machines)
+    assert (cheap.machine.name, fast.machine.name) == ("RTX 3090", "B200")
+    assert fast.prediction.usd is not None
+    assert cheap.prediction.usd is not None
+    assert fast.prediction.usd > cheap.prediction.usd
+
+
+def test_a_budget_without_a_price_is_refused() -> None:
+    with pytest.raises(InputError, match=re.escape("set machine.usd_per_hour")):
+        plan(make_recipe(budget={"usd": 5}), machines=(gpu("H200 SXM", usd_per_hour=None),))
+
+
+def test_without_a_price_the_fastest_is_taken_and_dollars_are_unknown() -> None:
+    found = plan(machines=(gpu("H200 SXM", usd_per_hour=None),))
+    assert found.prediction.usd is None
+    assert names(found) == names(plan())
+
+
+def test_the_price_does_not_change_the_cuts() -> None:
+    assert plan(machines=(gpu("H200 SXM", usd_per_hour=100.0),)).cuts == plan().cuts
+
+
+def test_the_naive_way_costs_more_than_the_plan_and_scratch_more_than_that() -> None:
+    found = plan()
+    assert found.prediction.total_seconds < found.naive.total_seconds < found.from_scratch.total_seconds
+    assert found.prediction.peak_bytes < found.naive.peak_bytes
+    assert found.from_scratch.tokens == pytest.approx(20 * make_shape().parameters, rel=0.01)
+
+
+@pytest.mark.parametrize("train", [{"epochs": 1}, {"epochs": 3}, {"max_steps": 100}])
+def test_the_naive_way_trains_as_many_rows(train: dict[str, Any]) -> None:
+    found = plan(make_recipe(train=train))
+    assert found.naive.tokens == pytest.approx(found.prediction.tokens, rel=0.01)
+    assert found.naive.steps == pytest.approx(4 * found.prediction.steps, rel=0.01)
+
+
+def test_runners_up_differ_and_cost_at_least_as_much() -> None:
+    found = plan(machines=tuple(machine for machine in catalogue() if machine.tier == "on_demand"))
+    keys = [(way.machine, way.cuts) for way in found.runners_up]
+    assert len(keys) == len(set(keys)) == 5
+    assert (found.machine.label, tuple(names(found))) not in keys
+    assert found.prediction.usd is not None
+    assert all(way.usd is not None and TIE * way.usd >= found.prediction.usd for way in found.runners_up)
+
+
+def test_every_cut_has_its_reason() -> None:
+    found = plan()
+    assert {sentence.split()[0] for sentence in found.why} == {"fine_tune", "lora", "pack", "fuse", "checkpoint"}
+    assert any(re.search(r"^checkpoint off: fits with [\d.]+ GB to spare; with it \+\$", text) for text in found.why)
+
+
+def test_a_reason_compares_with_the_best_that_could_be_done_otherwise() -> None:
+    """Not with the same micro-batch padded, which would make any cut look good."""
+    found, otherwise = plan(), plan(make_recipe(cuts={"pack": False}))
+    assert found.prediction.usd is not None
+    assert otherwise.prediction.usd is not None
+    (reason,) = (text for text in found.why if text.startswith("pack on"))
+    claimed = float(re.findall(r"\+\$([\d.]+)", reason)[0])
+    assert claimed == pytest.approx(
+        otherwise.prediction.usd - found.prediction.usd, abs=0.011 * otherwise.prediction.usd
+    )
+
+
+def test_all_machines_and_cuts_are_priced_in_under_a_second() -> None:
+    """About 5,000 ways; 0.15 s on two cores, so a second tells slow code and not a busy computer."""
+    machines = tuple(machine for machine in catalogue() if machine.tier == "on_demand")
+    started = time.process_time()
+    found = plan(make_recipe(train={"batch_size": 64}), machines=machines)
+    assert found.considered > 4000
+    assert time.process_time() - started < 1.0
+
+
+def test_the_same_wishes_give_the_same_plan() -> None:
+    first, second = (plan().model_dump(exclude={"created_at"}) for _ in range(2))
+    assert first == second
+
+
+def test_a_plan_is_read_as_it_was_written(tmp_path: Path) -> None:
+    found = plan(machines=(local_machine(0.25),), num_hidden_layers=2, hidden_size=256, intermediate_size=512)
+    found.write(tmp_path / "plan.json")
+    assert Plan.read(tmp_path / "plan.json") == found
+    assert "<table>" in found._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("", "not a plan"), ("{}", "not a plan of this version"), ("[1]", "not a plan"), (None, "cannot be read")],
+)
+def test_anything_else_is_not_a_plan(text: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InputError, match=message) as raised:
+        Plan.read(path)
+    assert "\n" not in str(raised.value)
