@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from measure import SHARED, fresh, interval, tenfold_command, write_result
 
+from measure import SHARED, fresh, interval, tenfold_command, write_result
 from tenfold.demo.tickets import write_tickets
 
 RECIPE: dict[str, Any] = {

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 import transformers
 import yaml
-from measure import fresh, machine, tenfold_command
 from tokenizers import Tokenizer, models, pre_tokenizers
+
+from measure import fresh, machine, tenfold_command
 
 SHAPES: dict[str, dict[str, Any]] = {
     "1b": {

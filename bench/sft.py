@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
 from measure import SHARED, fresh, interval, tenfold_command, write_result
 
 MODEL = SHARED / "models" / "classics-28m"

@@ -38,7 +38,10 @@ def make_recipe(folder: Path, task: str = "sft", family: str = "llama", **sectio
     recipe: dict[str, Any] = {
         "model": str(model),
         "task": task,
-        "data": {"train": str(write_rows(folder / "train.jsonl", task)), "eval": str(write_rows(folder / "eval.jsonl", task, 12, 1))},
+        "data": {
+            "train": str(write_rows(folder / "train.jsonl", task)),
+            "eval": str(write_rows(folder / "eval.jsonl", task, 12, 1)),
+        },
         "machine": {"name": "local", "usd_per_hour": 1.0},
         "cuts": {"lora": {"rank": 4}},
         "train": {"epochs": 2, "batch_size": 8, "learning_rate": 1e-2},

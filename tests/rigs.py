@@ -6,12 +6,12 @@ import random
 from collections.abc import Sequence
 
 import torch
-from tiny import VOCABULARY, tiny_model
 
 from tenfold.data.tokenize import Sample
 from tenfold.rig.batch import PaddedLayout
 from tenfold.rig.loss import classification_loss, next_token_loss
 from tenfold.rig.rig import Rig, Source, Task
+from tiny import VOCABULARY, tiny_model
 
 
 def make_rows(task: Task, count: int = 8, seed: int = 0, longest: int = 30) -> list[Sample]:

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from rigs import make_rig, make_rows, step_gradient
-from tiny import tiny_folder
 
+from rigs import make_rig, make_rows, step_gradient
 from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_rig
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig.model import build_rig
 from tenfold.rig.rig import Rig, Source, Task
+from tiny import tiny_folder
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,10 @@ def test_is_frozen_and_round_trips_through_json(case: Case) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"cut": "magic"}, "found 'magic', expected one of fine_tune"), ({"cut": "lora", "rnak": 4}, "unknown setting 'rnak'")],
+    [
+        ({"cut": "magic"}, "found 'magic', expected one of fine_tune"),
+        ({"cut": "lora", "rnak": 4}, "unknown setting 'rnak'"),
+    ],
 )
 def test_unknown_cuts_and_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=re.escape(message)):

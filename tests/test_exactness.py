@@ -7,13 +7,13 @@ from typing import get_args
 
 import pytest
 import torch
-from rigs import make_rig, make_rows, relative_error, step_gradient
-from tiny import DECODERS, FAMILIES
 
+from rigs import make_rig, make_rows, relative_error, step_gradient
 from tenfold.cuts import Checkpoint, Cut, Fuse, Pack, on_rig
 from tenfold.rig.batch import PaddedLayout
 from tenfold.rig.rig import Task
 from tenfold.rig.segments import segment_rows
+from tiny import DECODERS, FAMILIES
 
 TOLERANCE = 2e-6
 """Relative; float32 has 1.2e-7, and the sums run in another order."""
@@ -63,7 +63,9 @@ def test_rows_that_see_each_other_are_noticed(family: str, task: Task) -> None:
     def merge(batch):
         assert batch.segments is not None
         one = segment_rows([batch.tokens])
-        return replace(batch, segments=replace(one, cells=batch.segments.cells, padded_shape=batch.segments.padded_shape))
+        return replace(
+            batch, segments=replace(one, cells=batch.segments.cells, padded_shape=batch.segments.padded_shape)
+        )
 
     _, gradient = step_gradient(rig, rows)
     merged = replace(rig, layout=lambda samples: [merge(batch) for batch in rig.layout(samples)])

@@ -12,7 +12,16 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "tenfold"
 FILES = sorted(SOURCE.rglob("*.py"))
 FILE_LINES, FUNCTION_LINES, PARAMETERS = 400, 60, 10
 
-BANNED_CALLS = {"eval", "exec", "os.system", "pickle.load", "pickle.loads", "torch.load", "yaml.load", "yaml.unsafe_load"}
+BANNED_CALLS = {
+    "eval",
+    "exec",
+    "os.system",
+    "pickle.load",
+    "pickle.loads",
+    "torch.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+}
 
 each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
 

@@ -60,7 +60,9 @@ def test_imports_point_left(path: Path) -> None:
     assert not {name for name in imported(path) if RANK[name] > rank}
 
 
-@pytest.mark.parametrize("module", ["tenfold", "tenfold.api", "tenfold.cli", "tenfold.cuts", "tenfold.report", "tenfold.ledger"])
+@pytest.mark.parametrize(
+    "module", ["tenfold", "tenfold.api", "tenfold.cli", "tenfold.cuts", "tenfold.report", "tenfold.ledger"]
+)
 def test_no_torch_on_import(module: str) -> None:
     program = f"import sys, {module}; sys.exit(bool({{'torch', 'transformers'}} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

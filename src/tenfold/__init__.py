@@ -1,8 +1,8 @@
 """tenfold: fine-tune transformer models for a tenth of the usual cost, and prove it.
 
-    plan = tenfold.plan("recipe.yaml")     # what it would cost, on which machine, with which cuts; no torch
-    receipt = tenfold.train(plan)          # do it, never over budget
-    rig = tenfold.apply(model, [tenfold.LoRA(rank=16), tenfold.Fuse()])    # the cuts in your own loop
+plan = tenfold.plan("recipe.yaml")     # what it would cost, on which machine, with which cuts; no torch
+receipt = tenfold.train(plan)          # do it, never over budget
+rig = tenfold.apply(model, [tenfold.LoRA(rank=16), tenfold.Fuse()])    # the cuts in your own loop
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from tiny import DECODERS, ENCODERS, FAMILIES, tiny_folder
 
 from tenfold.cuts import FineTune, LoRA, Pack, on_rig
 from tenfold.errors import InputError
@@ -18,6 +17,7 @@ from tenfold.export.base_hash import base_sha256
 from tenfold.export.merge import merge, save_model
 from tenfold.rig.model import build_rig
 from tenfold.rig.rig import Rig, Source, Task
+from tiny import DECODERS, ENCODERS, FAMILIES, tiny_folder
 
 LABELS = ("billing", "login", "other")
 IDS = torch.tensor([[5, 9, 17, 33, 8], [7, 6, 80, 4, 11]])

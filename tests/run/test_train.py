@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from jobs import make_recipe, write_rows
 from safetensors.torch import load_file
-from tiny import DECODERS, ENCODERS
 
 import tenfold
+from jobs import make_recipe, write_rows
 from tenfold.errors import BudgetReached, InputError, NotFinite
 from tenfold.ledger import open_ledger
 from tenfold.receipt import Receipt
 from tenfold.run.events import Event
+from tiny import DECODERS, ENCODERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.*")
 
@@ -37,10 +37,14 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize(
     ("family", "task"),
-    [(family, "classify") for family in ENCODERS] + [(family, "sft") for family in DECODERS] + [("llama", "text"), ("qwen3", "classify")],
+    [(family, "classify") for family in ENCODERS]
+    + [(family, "sft") for family in DECODERS]
+    + [("llama", "text"), ("qwen3", "classify")],
 )
 def test_every_family_learns(family: str, task: str, tmp_path: Path) -> None:
-    receipt = run(make_recipe(tmp_path, task, family, train={"epochs": 6}, data={"eval": str(tmp_path / "train.jsonl")}))
+    receipt = run(
+        make_recipe(tmp_path, task, family, train={"epochs": 6}, data={"eval": str(tmp_path / "train.jsonl")})
+    )
     losses = [point.metrics["loss"] for point in receipt.curve if point.metrics]
     assert receipt.status == "done"
     assert losses[-1] is not None
@@ -74,7 +78,9 @@ def test_full_fine_tuning_leaves_a_plain_model(tmp_path: Path) -> None:
 
 
 def test_training_from_scratch_is_possible(tmp_path: Path) -> None:
-    receipt = run(make_recipe(tmp_path, cuts={"fine_tune": False, "lora": False}, train={"max_steps": 3, "epochs": None}))
+    receipt = run(
+        make_recipe(tmp_path, cuts={"fine_tune": False, "lora": False}, train={"max_steps": 3, "epochs": None})
+    )
     assert [cut.name for cut in receipt.cuts if cut.name == "fine_tune"] == []
 
 
@@ -96,12 +102,17 @@ class StopAt:
     ("sft", "gpt2", {"lora": {"rank": 4, "dropout": 0.2}, "checkpoint": "full"}),
     ("sft", "qwen3", {"lora": False}),
 ])  # fmt: skip
-def test_a_stopped_run_continues_bit_for_bit(step: int, task: str, family: str, cuts: dict[str, Any], tmp_path: Path) -> None:
+def test_a_stopped_run_continues_bit_for_bit(
+    step: int, task: str, family: str, cuts: dict[str, Any], tmp_path: Path
+) -> None:
     train = {"log_every_steps": 1, "schedule": "cosine"}
     whole = make_recipe(tmp_path, task, family, cuts=cuts, train=train, output={"folder": str(tmp_path / "whole")})
     parts = make_recipe(tmp_path, task, family, cuts=cuts, train=train, output={"folder": str(tmp_path / "parts")})
     run(whole)
-    with pytest.raises((tenfold_errors := __import__("tenfold.errors", fromlist=["Preempted"])).Preempted, match=f"SIGTERM at step {step}"):
+    with pytest.raises(
+        (tenfold_errors := __import__("tenfold.errors", fromlist=["Preempted"])).Preempted,
+        match=f"SIGTERM at step {step}",
+    ):
         run(parts, (StopAt(step, signal.SIGTERM),))
     assert tenfold_errors.Preempted.exit_code == 75
     receipt = run(parts)
@@ -126,7 +137,11 @@ def test_the_budget_stops_the_run_and_raising_it_continues(tmp_path: Path) -> No
     expensive = plan.machine.model_copy(update={"usd_per_hour": 3600.0})  # a dollar a second
     budget = recipe["budget"] = {"usd": 0.01}
     tight = tenfold.Plan.model_validate(
-        {**plan.model_dump(mode="json"), "machine": expensive.model_dump(mode="json"), "recipe": {**plan.model_dump(mode="json")["recipe"], "budget": budget}}
+        {
+            **plan.model_dump(mode="json"),
+            "machine": expensive.model_dump(mode="json"),
+            "recipe": {**plan.model_dump(mode="json")["recipe"], "budget": budget},
+        }
     )
     with pytest.raises(BudgetReached, match="budget reached at step 1 of 10"):
         tenfold.train(tight)
@@ -135,7 +150,11 @@ def test_the_budget_stops_the_run_and_raising_it_continues(tmp_path: Path) -> No
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
-    recipe = make_recipe(tmp_path, train={"learning_rate": 10.0, "max_grad_norm": None, "warmup": 0.0, "epochs": 50}, cuts={"lora": False})
+    recipe = make_recipe(
+        tmp_path,
+        train={"learning_rate": 10.0, "max_grad_norm": None, "warmup": 0.0, "epochs": 50},
+        cuts={"lora": False},
+    )
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "base-llama").iterdir()}
     path = tmp_path / "base-llama" / "model.safetensors"
     tensors = load_file(path)

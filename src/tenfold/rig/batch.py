@@ -56,9 +56,7 @@ def next_token_targets(sample: Sample) -> list[int]:
     return [token if bears else IGNORED for token, bears in zip(ids[1:], mask[1:], strict=True)] + [IGNORED]
 
 
-def batch_from_tensors(
-    input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None
-) -> Batch:
+def batch_from_tensors(input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None) -> Batch:
     """A padded batch from what a transformers model takes: labels [B] or [B, L], the latter not shifted yet."""
     targets = labels
     if labels.ndim == 2:

@@ -133,7 +133,9 @@ def _heads(model: PreTrainedModel) -> tuple[str, ...]:
 def _new_modules(model: PreTrainedModel, missing: list[str]) -> tuple[str, ...]:
     """Modules with missing weights, if outside the backbone or its pooler, which some checkpoints leave out."""
     prefix = model.base_model_prefix
-    modules = [".".join(key.split(".")[:2]) if key.startswith(f"{prefix}.pooler") else key.split(".")[0] for key in missing]
+    modules = [
+        ".".join(key.split(".")[:2]) if key.startswith(f"{prefix}.pooler") else key.split(".")[0] for key in missing
+    ]
     return tuple(name for name in dict.fromkeys(modules) if name != prefix)
 
 

@@ -15,7 +15,7 @@ from tenfold.errors import InputError, NoEffect
 from tenfold.rig.batch import IGNORED, Batch, next_token_targets, pad
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.rig import Rig
-from tenfold.rig.segments import Segments, attend_segments, segment_rows
+from tenfold.rig.segments import attend_segments, segment_rows
 
 ATTENTION = "tenfold_segments"
 """Our name in transformers' registry of attention functions, its extension point for this."""
@@ -126,7 +126,12 @@ def _pack_inputs(inputs: dict[str, Any], offset: int) -> dict[str, Any]:
     def pick(values: torch.Tensor) -> torch.Tensor:
         return values.reshape(-1)[segments.cells][None]
 
-    packed: dict[str, Any] = {**inputs, "input_ids": pick(input_ids), "position_ids": pick(counted), "segments": segments}
+    packed: dict[str, Any] = {
+        **inputs,
+        "input_ids": pick(input_ids),
+        "position_ids": pick(counted),
+        "segments": segments,
+    }
     packed["attention_mask"] = None
     packed["padded_shape"] = segments.padded_shape
     if inputs.get("token_type_ids") is not None:

@@ -141,7 +141,9 @@ def attend_segments(
     `kwargs` takes what other attention functions of transformers use and this one does not need.
     """
     if segments is None or attention_mask is not None or softcap is not None:
-        raise RuntimeError("a packed model trains and evaluates on packed batches only; load the saved model to generate")
+        raise RuntimeError(
+            "a packed model trains and evaluates on packed batches only; load the saved model to generate"
+        )
     causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     index = torch.cat([bucket.index for bucket in segments.buckets])
     valid = torch.cat([bucket.valid.flatten() for bucket in segments.buckets])
@@ -162,7 +164,14 @@ def attend_segments(
             k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
             grouped = False
         out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal and mask is None, scale=scaling, enable_gqa=grouped
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            dropout_p=dropout,
+            is_causal=causal and mask is None,
+            scale=scaling,
+            enable_gqa=grouped,
         )
         attended.append(out.transpose(1, 2).flatten(0, 1))
     cells = torch.cat(attended) if len(attended) > 1 else attended[0]

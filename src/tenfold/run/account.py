@@ -174,7 +174,9 @@ def _cuts(plan: Plan, run: Run) -> tuple[CutUsed, ...]:
         CutUsed(
             name=cut.name,
             exact=cut.exact,
-            facts=tuple(fact.removeprefix(f"{cut.name}: ") for fact in run.rig.facts if fact.startswith(f"{cut.name}:")),
+            facts=tuple(
+                fact.removeprefix(f"{cut.name}: ") for fact in run.rig.facts if fact.startswith(f"{cut.name}:")
+            ),
         )
         for cut in cuts
     )

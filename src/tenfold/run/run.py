@@ -218,4 +218,9 @@ class Run:
 
     def _point(self) -> dict[str, Any]:
         progress = self.progress
-        return {"step": progress.step, "tokens": progress.tokens, "seconds": self.meter.wall_seconds, "usd": self.meter.usd}
+        return {
+            "step": progress.step,
+            "tokens": progress.tokens,
+            "seconds": self.meter.wall_seconds,
+            "usd": self.meter.usd,
+        }

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 import transformers
 
-from tenfold.cuts import FineTune, LoRA, cut_from_dict, on_rig
+from tenfold.cuts import FineTune, cut_from_dict, on_rig
 from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset
 from tenfold.errors import BudgetReached, InputError, Interrupted, OutOfMemory, Preempted, TenfoldError
 from tenfold.export.base_hash import base_sha256, model_folder
@@ -111,9 +110,7 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
         base_hash = base_sha256(model_folder(source.name, source.revision))
     lora = rig.adapter is not None
     schedule = make_schedule(recipe.train, len(dataset.train), learning_rate(recipe, lora))
-    trackers = [
-        make_tracker(name, folder.name, folder, recipe.train.model_dump()) for name in recipe.output.trackers
-    ]
+    trackers = [make_tracker(name, folder.name, folder, recipe.train.model_dump()) for name in recipe.output.trackers]
     run = Run(
         recipe, dataset, rig, schedule, meter,
         folder=folder, base_hash=base_hash, stop=stop, observers=[*observers, *trackers],
