@@ -3,8 +3,9 @@
     python bench/classify.py [--seeds 0 1 2] [--data banking77 tickets]
 
 Each leg is a fresh process, ours and the naive baseline (transformers.Trainer, all weights, its defaults, to its end)
-alternating. Ours evaluates on the test split after every epoch; the time to the baseline's accuracy is the wall time of the
-whole process, import and evaluations included, up to the first evaluation that reaches the baseline's final accuracy.
+alternating. Ours evaluates on the test split after every epoch; the time to the baseline's accuracy is the wall time of
+the whole process, import and evaluations included, up to the first evaluation that reaches the baseline's final
+accuracy.
 """
 
 from __future__ import annotations

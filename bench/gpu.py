@@ -2,8 +2,8 @@
 
     python bench/gpu.py [--shape 1b 8b] [--steps 10]
 
-Each run is a fresh `tenfold train`; the result holds prediction and measurement side by side. Also checked: bf16 losses of
-packed, fused and checkpointed steps against padded plain ones on the same weights.
+Each run is a fresh `tenfold train`; the result holds prediction and measurement side by side. Also checked: bf16 losses
+of packed, fused and checkpointed steps against padded plain ones on the same weights.
 """
 
 from __future__ import annotations

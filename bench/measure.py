@@ -34,7 +34,7 @@ def tenfold_command(*arguments: str) -> list[str]:
 
 def machine() -> dict[str, Any]:
     """Hardware and versions, for the head of every result."""
-    with open("/proc/cpuinfo") as file:
+    with Path("/proc/cpuinfo").open() as file:
         cpu = next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
     return {
         "cpu": cpu,

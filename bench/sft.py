@@ -2,8 +2,8 @@
 
     python bench/sft.py [--seeds 3] [--steps 60]
 
-Both see the same rows of 8 per optimizer step for the same number of steps, each in a fresh process, alternating. Tokens
-are useful ones: padding is not counted. The losses are measured by the same code on the same held-out rows.
+Both see the same rows of 8 per optimizer step for the same number of steps, each in a fresh process, alternating.
+Tokens are useful ones: padding is not counted. The losses are measured by the same code on the same held-out rows.
 """
 
 from __future__ import annotations

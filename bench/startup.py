@@ -62,7 +62,10 @@ def main() -> None:
             rows.append({name: seconds(command) for name, command in commands.items()})
         torchless = {}
         for name, command in commands.items():
-            program = f"import sys; sys.argv = {['tenfold', *command[3:]]!r}\nfrom tenfold.cli import main\ntry: main()\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
+            program = (
+                f"import sys; sys.argv = {['tenfold', *command[3:]]!r}\nfrom tenfold.cli import main\n"
+                "try: main()\nexcept SystemExit: pass\nsys.exit('torch' in sys.modules)"
+            )
             torchless[name] = (
                 subprocess.run([sys.executable, "-c", program], capture_output=True, check=False).returncode == 0
             )

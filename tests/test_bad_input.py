@@ -39,8 +39,8 @@ from tenfold.run.lock import OutputLock
 
 PLAN = ("plan", "recipe.yaml")
 TRAIN = ("train", "recipe.yaml")
-CLAIMED = ("run", "run/run.json", "run/.lock")
-"""What a run that fails before its first step leaves: the mark whose folder this is."""
+REFUSED = ("run", "run/.lock")
+"""What a run that is refused before its first step leaves: no mark whose folder this is."""
 
 
 @dataclass(frozen=True)
@@ -150,24 +150,24 @@ MODELS = [
 ]  # fmt: skip
 
 LOADING = [
-    Bad("no weights", remove("base/model.safetensors"), ("model: cannot load", "model.safetensors"), TRAIN, leaves=CLAIMED, notes=True),
-    Bad("weights cut", cut("base/model.safetensors", 0.5), ("model: cannot load", "base"), TRAIN, leaves=CLAIMED, notes=True),
-    Bad("pickled weights only", pickled, ("model: cannot load", "safetensors"), TRAIN, leaves=CLAIMED, notes=True),
-    Bad("weights of another kind", other_names, ("lacks", "is it a checkpoint of another kind of model?"), TRAIN, leaves=CLAIMED, notes=True),
-    Bad("part of the weights missing", both(remove("base/model.safetensors"), put("base/model.safetensors.index.json", json.dumps({"metadata": {}, "weight_map": {"a": "model-2.safetensors"}}))), ("model: cannot load", "model-2.safetensors"), TRAIN, leaves=CLAIMED, notes=True),
-    Bad("sizes that do not agree", config(hidden_size=64), ("model: cannot load",), TRAIN, leaves=CLAIMED, notes=True),
-    Bad("unknown architecture", config(model_type="martian", architectures=["MartianForCausalLM"]), ("model: cannot read", "martian"), TRAIN, leaves=CLAIMED, notes=True),
-    Bad("model that cannot classify", both(wish({**BERT, "model": "base"}), config(model_type="codegen", n_embd=32, n_layer=3, n_head=4, n_positions=64, n_inner=64, rotary_dim=8)), ("cannot classify sequences",), TRAIN, leaves=CLAIMED, notes=True),
-    Bad("model that cannot write", wish({"model": "base-bert", "task": "text", "data": {"train": "labels.jsonl", "eval": "labels-eval.jsonl"}}), ("lacks", "is it a checkpoint of another kind of model?"), TRAIN, leaves=CLAIMED, notes=True),
+    Bad("no weights", remove("base/model.safetensors"), ("model: cannot load", "model.safetensors"), TRAIN, leaves=REFUSED, notes=True),
+    Bad("weights cut", cut("base/model.safetensors", 0.5), ("model: cannot load", "base"), TRAIN, leaves=REFUSED, notes=True),
+    Bad("pickled weights only", pickled, ("model: cannot load", "safetensors"), TRAIN, leaves=REFUSED, notes=True),
+    Bad("weights of another kind", other_names, ("lacks", "is it a checkpoint of another kind of model?"), TRAIN, leaves=REFUSED, notes=True),
+    Bad("part of the weights missing", both(remove("base/model.safetensors"), put("base/model.safetensors.index.json", json.dumps({"metadata": {}, "weight_map": {"a": "model-2.safetensors"}}))), ("model: cannot load", "model-2.safetensors"), TRAIN, leaves=REFUSED, notes=True),
+    Bad("sizes that do not agree", config(hidden_size=64), ("model: cannot load",), TRAIN, leaves=REFUSED, notes=True),
+    Bad("unknown architecture", config(model_type="martian", architectures=["MartianForCausalLM"]), ("model: cannot read", "martian"), TRAIN, leaves=REFUSED, notes=True),
+    Bad("model that cannot classify", both(wish({**BERT, "model": "base"}), config(model_type="codegen", n_embd=32, n_layer=3, n_head=4, n_positions=64, n_inner=64, rotary_dim=8)), ("cannot classify sequences",), TRAIN, leaves=REFUSED, notes=True),
+    Bad("model that cannot write", wish({"model": "base-bert", "task": "text", "data": {"train": "labels.jsonl", "eval": "labels-eval.jsonl"}}), ("lacks", "is it a checkpoint of another kind of model?"), TRAIN, leaves=REFUSED, notes=True),
 ]  # fmt: skip
 
 LIMITS = [
     Bad("unknown machine", wish({"machine": {"name": "H1000"}}), ("machine.name: found 'H1000'", "did you mean")),
     Bad("unknown provider", wish({"machine": {"name": "T4", "provider": "Nobody", "usd_per_hour": None}}), ("machine: the catalogue has no on_demand price for T4 at Nobody; set machine.usd_per_hour",)),
     Bad("dollars without a price", wish({"machine": {"usd_per_hour": None}, "budget": {"usd": 5}}), ("budget.usd: this machine has no price; set machine.usd_per_hour, or budget.hours instead",)),
-    Bad("budget too small", wish({"budget": {"usd": 1e-9}}), ("no plan fits the budget; budget.usd:", "would do on local"), code=3),
+    Bad("budget too small", wish({"budget": {"usd": 1e-6}, "machine": {"name": "local", "usd_per_hour": 1e3}}), ("no plan fits the budget; budget.usd:", "would do on local"), code=3),
     Bad("deadline too short", wish({"budget": {"hours": 1e-9}}), ("no plan fits the budget; budget.hours:", "would do on local"), code=3),
-    Bad("both too small", wish({"budget": {"hours": 1e-9, "usd": 1e-9}}), ("budget.usd:", "budget.hours:"), TRAIN, code=3),
+    Bad("both too small", wish({"budget": {"hours": 1e-9, "usd": 1e-6}, "machine": {"name": "local", "usd_per_hour": 1e3}}), ("budget.usd:", "budget.hours:"), TRAIN, code=3),
     Bad("memory too small", both(big_model, wish({"machine": {"name": "T4"}, "cuts": {"lora": False}})), ("no plan fits: the smallest way needs", "the largest allowed machine, T4", "has 14.7"), code=3),
     Bad("fuse on labels", wish({**BERT, "cuts": {"fuse": True}}), ("cuts.fuse: changes nothing for task classify",)),
     Bad("too many blocks", wish({"cuts": {"checkpoint": {"layers": 9}}}), ("cuts.checkpoint.layers: found 9, but the model has 3 blocks",)),
@@ -181,7 +181,7 @@ OUTPUTS = [
     Bad("output is a file", put("run", "x"), ("run: cannot be used as output.folder",), TRAIN),
     Bad("output inside a file", wish({"output": {"folder": "train.jsonl/run"}}), ("train.jsonl/run: cannot be used as output.folder",), TRAIN),
     Bad("a GPU that is not here", wish({"machine": {"name": "T4"}}), ("machine: the plan is for T4, but torch finds no GPU here", "machine.name: local"), TRAIN),
-    Bad("no tracker", wish({"output": {"trackers": ["wandb"]}}), ("output.trackers: wandb is not installed; pip install wandb",), TRAIN, leaves=CLAIMED, notes=True),
+    Bad("no tracker", wish({"output": {"trackers": ["wandb"]}}), ("output.trackers: wandb is not installed; pip install wandb",), TRAIN),
     Bad("ledger is a text", both(put("notes.txt", "x" * 200), wish({"output": {"ledger": "notes.txt"}})), ("notes.txt: not a usable ledger",), TRAIN),
     Bad("ledger is a folder", wish({"output": {"ledger": "base"}}), ("base: not a usable ledger",), TRAIN),
     Bad("all checkpoints damaged", both(wish({"output": {"folder": "done"}}), damage_states("step-00000001", "step-00000002")), ("checkpoints: no saved state is usable", "step-00000002", "put back a copy, or delete this folder"), TRAIN, notes=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 import subprocess
 from datetime import date
@@ -20,6 +21,19 @@ from tenfold.recipe import MachineWish
 def rows_of(name: str) -> list[dict[str, str]]:
     text = files("tenfold").joinpath("catalogue", name).read_text(encoding="utf-8")
     return list(csv.DictReader(text.splitlines(), strict=True))
+
+
+def test_every_source_is_read_whole() -> None:
+    """Commas and quotes inside a cell: what is read, written again by a CSV writer, is the file."""
+    for name in ("gpus.csv", "prices.csv"):
+        rows, text = rows_of(name), io.StringIO()
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        assert text.getvalue() == files("tenfold").joinpath("catalogue", name).read_text(encoding="utf-8")
+    written = {row["source"] for row in rows_of("prices.csv") if row["gpu_count"] == "1"}
+    assert {machine.price_source for machine in catalogue()} == written
+    assert any("," in source for source in written)
 
 
 def test_no_row_has_a_cell_too_many_or_too_few() -> None:

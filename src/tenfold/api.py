@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def plan(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> Plan:
     """Price every combination of cuts and machines for a recipe, on the real token lengths of its data.
 
-    `recipe` is a file, a mapping with a recipe's keys, or a Recipe; `overrides` are "key.subkey=value" texts. Imports no
-    torch. Raises InputError on a bad recipe or bad data, NoPlanFits when nothing meets the wishes.
+    `recipe` is a file, a mapping with a recipe's keys, or a Recipe; `overrides` are "key.subkey=value" texts. Imports
+    no torch. Raises InputError on a bad recipe or bad data, NoPlanFits when nothing meets the wishes.
     """
     if isinstance(recipe, str | Path):
         wishes = load_recipe(Path(recipe), overrides)
@@ -57,8 +57,8 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
 def apply(model: PreTrainedModel, cuts: Sequence[Cut], task: Task | None = None) -> Rig:
     """Apply cuts to a model you loaded yourself, for your own loop; the model is changed in place.
 
-    Returns the rig: `rig.model` is your model, `rig.mean_loss(input_ids, labels, attention_mask)` its loss with the cuts
-    in it, `rig.facts` what each cut did. `task` is found from the model's class if not given.
+    Returns the rig: `rig.model` is your model, `rig.mean_loss(input_ids, labels, attention_mask)` its loss with the
+    cuts in it, `rig.facts` what each cut did. `task` is found from the model's class if not given.
     """
     from tenfold.cuts import on_rig
     from tenfold.rig.model import rig_around

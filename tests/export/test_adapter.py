@@ -95,6 +95,16 @@ def adapter(tmp_path: Path) -> Path:
     return tmp_path / "adapter"
 
 
+def test_equal_adapters_are_equal_bytes(tmp_path: Path) -> None:
+    rig = trained_rig(tiny_folder(tmp_path / "base"), "classify", LoRA(rank=4))
+    files = [tmp_path / str(number) / "adapter_model.safetensors" for number in range(4)]
+    for file in files:
+        save_adapter(rig, file.parent, "0" * 64)
+    assert len({file.read_bytes() for file in files}) == 1
+    save_adapter(rig, files[0].parent, "1" * 64)
+    assert files[0].read_bytes() != files[1].read_bytes(), "the control: another base is another file"
+
+
 def test_another_base_of_the_same_shape_is_refused(adapter: Path) -> None:
     shutil.rmtree(adapter.parent / "base")
     tiny_folder(adapter.parent / "base", seed=1)

@@ -139,6 +139,7 @@ def test_rows_of_one_length_are_not_packed() -> None:
         ({"fuse": True}, {"final_logit_softcapping": 30.0}, "cuts.fuse: changes nothing"),
         ({"pack": True}, {"attn_logit_softcapping": 50.0}, "cuts.pack: changes nothing"),
         ({"lora": {"targets": ["nothing"]}}, {}, "no linear layer of this model is called nothing"),
+        ({"lora": {"targets": ["q_proj", "w_proj"]}}, {}, "no linear layer of this model is called w_proj;"),
         ({"checkpoint": {"layers": 33}}, {}, "found 33, but the model has 32 blocks"),
     ],
 )
@@ -169,6 +170,12 @@ def test_the_budget_that_is_named_would_do(key: str, little: float) -> None:
     assert plan(make_recipe(budget={key: named})).prediction
     with pytest.raises(NoPlanFits):
         plan(make_recipe(budget={key: 0.97 * named}))
+
+
+def test_the_least_price_and_budget_that_a_recipe_may_name_are_planned() -> None:
+    tiny = {"usd": 1e-6, "hours": 1e-6}
+    with pytest.raises(NoPlanFits, match=re.escape("budget.hours: ")):
+        plan(make_recipe(budget=tiny), machines=(gpu("H200 SXM", usd_per_hour=1e-6),))
 
 
 def test_a_deadline_buys_a_faster_machine() -> None:

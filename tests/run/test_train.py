@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,25 @@ def test_real_signals_to_a_real_process(number: signal.Signals, code: int, tmp_p
     assert process.returncode == code
     assert "checkpoint saved" in rest.splitlines()[-1]
     assert "Traceback" not in rest
+
+
+def test_a_missing_tracker_is_refused_before_the_folder_is_claimed(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path, output={"trackers": ["mlflow"]})
+    if find_spec("mlflow") is not None:
+        pytest.skip("mlflow is installed")
+    with pytest.raises(InputError, match="mlflow is not installed; pip install mlflow"):
+        run(recipe)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_preparation_leaves_the_folder_to_a_corrected_recipe(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    plan = tenfold.plan(recipe)
+    (tmp_path / "train.jsonl").write_text("no JSON\n")
+    with pytest.raises(InputError, match=r"train\.jsonl:1"):
+        tenfold.train(plan)
+    assert not (tmp_path / "run" / "run.json").exists()
+    assert run(make_recipe(tmp_path, train={"seed": 5})).status == "done"
 
 
 def test_trackers_see_the_run(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ CONFIG = "adapter_config.json"
 NEEDED = ("task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora")
 PREFIX = "base_model.model."
 """What PEFT puts before every tensor name."""
+ORIGIN = "tenfold"
+"""The only key of the weights' metadata, since safetensors writes several in random order: equal runs, equal bytes."""
 
 
 def adapter_weights(rig: Rig) -> dict[str, torch.Tensor]:
@@ -78,9 +80,9 @@ def save_adapter(rig: Rig, folder: Path, base_hash: str) -> None:
     if rig.adapter is None:
         raise ValueError("no adapter to save: the rig was not changed by lora")
     with write_folder(folder) as writing:
-        metadata = {"format": "pt", "base_sha256": base_hash, "labels": json.dumps(rig.labels)}
+        origin = json.dumps({"base_sha256": base_hash, "labels": rig.labels}, sort_keys=True)
         weights = {key: weight.detach().cpu().contiguous() for key, weight in adapter_weights(rig).items()}
-        save_file(weights, writing / WEIGHTS, metadata=metadata)
+        save_file(weights, writing / WEIGHTS, metadata={ORIGIN: origin})
         (writing / CONFIG).write_text(json.dumps(adapter_config(rig, rig.adapter), indent=2) + "\n")
         save_tokenizer(rig.source, writing)
 
@@ -93,17 +95,17 @@ def save_tokenizer(source: Source, folder: Path) -> None:
 def load_adapter(folder: Path, device: str = "cpu") -> Rig:
     """The base model with the adapter of `folder` on it.
 
-    Raises InputError if a file is missing, a tensor does not fit, or the base is not the one the adapter was trained on.
+    Raises InputError if a file is missing, a tensor does not fit, or the base is not the one it was trained on.
     """
-    config, tensors, metadata = _read(folder)
+    config, tensors, origin = _read(folder)
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{folder / CONFIG}: has no {missing[0]!r}; name an adapter folder that `tenfold train` wrote")
     task: Task = "classify" if config["task_type"] == "SEQ_CLS" else "text"
     source = Source(config["base_model_name_or_path"], config.get("revision"))
-    if (found := base_sha256(model_folder(source.name, source.revision))) != metadata.get("base_sha256"):
+    if (found := base_sha256(model_folder(source.name, source.revision))) != origin.get("base_sha256"):
         raise InputError(
-            f"{folder}: trained on a base with hash {metadata.get('base_sha256', 'none')[:12]}, but {source.name!r} has"
-            f" {found[:12]}; give the base it was trained on"
+            f"{folder}: trained on a base with hash {str(origin.get('base_sha256', 'none'))[:12]}, but"
+            f" {source.name!r} has {found[:12]}; give the base it was trained on"
         )
     cut = LoRA(
         rank=config["r"],
@@ -112,7 +114,7 @@ def load_adapter(folder: Path, device: str = "cpu") -> Rig:
         targets=tuple(config["target_modules"]),
         rslora=config["use_rslora"],
     )
-    rig = build_rig(source, task, labels=tuple(json.loads(metadata.get("labels", "[]"))), device=device)
+    rig = build_rig(source, task, labels=tuple(origin.get("labels", ())), device=device)
     rig = adapt_linears(load_pretrained(rig), cut)
     place_adapter(rig, tensors, folder)
     rig.model.eval()
@@ -134,12 +136,13 @@ def place_adapter(rig: Rig, tensors: dict[str, torch.Tensor], folder: Path) -> N
             weight.copy_(tensors[key])
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, str]]:
+def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:
+    """Configuration, tensors and what `save_adapter` noted of their origin."""
     try:
         config = json.loads((folder / CONFIG).read_text())
         with safe_open(folder / WEIGHTS, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return config, tensors, file.metadata() or {}
+            return config, tensors, json.loads((file.metadata() or {}).get(ORIGIN, "{}"))
     except FileNotFoundError as error:
         raise InputError(f"{folder}: not an adapter folder, {CONFIG} or {WEIGHTS} is missing") from error
     except Exception as error:

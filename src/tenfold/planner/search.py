@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import product
 from math import ceil
 
-from tenfold.cuts import Cut, FineTune, Pack
+from tenfold.cuts import Cut, FineTune, LoRA, Pack
 from tenfold.errors import InputError, NoEffect, NoPlanFits
 from tenfold.job import Job, bytes_by_kind, flops_by_part, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
@@ -161,15 +161,16 @@ def _fold(options: Iterable[Option], job: Job) -> tuple[Job, tuple[Cut, ...]]:
 def _check_forced(recipe: Recipe, dense: Job) -> None:
     """A forced cut that changes nothing on paper is refused before anything is paid."""
     base = FineTune().price(dense)
+    wish = recipe.cuts.lora
+    for target in wish.targets if isinstance(wish, LoraWish) and wish.targets != "all-linear" else ():
+        if LoRA(targets=(target,)).price(base) == base:
+            raise NoEffect(f"cuts.lora.targets: no linear layer of this model is called {target}; write all-linear")
     for name, options in (
         ("lora", lora_options(recipe)),
         ("pack", pack_options(recipe, dense.workload)),
         ("fuse", fuse_options(recipe)),
     ):
         if None not in options and all(option is not None and option.price(base) == base for option in options):
-            if isinstance(wish := recipe.cuts.lora, LoraWish) and name == "lora":
-                found = ", ".join(wish.targets)
-                raise NoEffect(f"cuts.lora.targets: no linear layer of this model is called {found}; write all-linear")
             raise NoEffect(f"cuts.{name}: changes nothing for task {recipe.task} on this model and data; leave it out")
     wanted = checkpoint_options(recipe, dense.shape.layers)[-1]
     layers = getattr(wanted, "layers", 0)

@@ -55,7 +55,8 @@ def measure_baseline(
     """Run one baseline in its own process. naive trains its default 3 epochs, peer as many as the plan."""
     recipe = plan.recipe
     pad_id = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
-    epochs = plan.prediction.steps * recipe.train.batch_size / len(dataset.train)
+    # Half a step less, because the libraries round a broken epoch up to whole steps.
+    epochs = (plan.prediction.steps - 0.5) * recipe.train.batch_size / len(dataset.train)
     with TemporaryDirectory(prefix="tenfold-rows-") as name:
         train, evaluation = Path(name) / "train.jsonl", Path(name) / "eval.jsonl"
         write_rows(train, dataset.train)

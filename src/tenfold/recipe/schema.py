@@ -40,6 +40,9 @@ Tokens = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
 Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Switch = Literal["auto"] | StrictBool
 
+LEAST_USD = 1e-6
+"""The unit of the ledger, a millionth of a dollar."""
+
 
 def _as_list(value: object) -> object:
     return (value,) if isinstance(value, str) else value
@@ -112,7 +115,7 @@ class DataWish(Wish):
 class Budget(Wish):
     """What the run may cost at most; it stops with a checkpoint before it would cost more."""
 
-    usd: float | None = Field(default=None, strict=True, gt=0, le=1e9, description="Dollars.", examples=[5])
+    usd: float | None = Field(default=None, strict=True, ge=LEAST_USD, le=1e9, description="Dollars.", examples=[5])
     hours: float | None = Field(
         default=None, strict=True, gt=0, le=87_600, description="Hours; ten years at most.", examples=[2]
     )
@@ -140,7 +143,7 @@ class MachineWish(Wish):
     usd_per_hour: float | None = Field(
         default=None,
         strict=True,
-        gt=0,
+        ge=LEAST_USD,
         le=1e6,
         description="Your own price, instead of the catalogue's.",
         examples=[2.5],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any, cast
 
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -23,5 +24,6 @@ def checkpoint_blocks(rig: Rig, layers: int) -> Rig:
         # The block's own switch. The model-wide one would also make the embeddings require gradients, which the
         # non-reentrant form does not need and which would carry the backward pass below the lowest layer that learns.
         block.gradient_checkpointing = True
-        block._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        # transformers declares no such attribute, and torch takes those that are not declared for tensors or modules
+        block._gradient_checkpointing_func = cast("Any", partial(checkpoint, use_reentrant=False))
     return replace(rig, facts=(*rig.facts, f"checkpoint: {layers} of {len(blocks)} blocks recomputed"))

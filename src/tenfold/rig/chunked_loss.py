@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -95,7 +95,7 @@ class ChunkedLoss:
         """Sum over targets that bear loss, float32."""
         hidden = model.base_model(**model_inputs(batch)).last_hidden_state
         picked = hidden.flatten(0, 1).index_select(0, batch.loss_index)
-        head = model.get_output_embeddings()
+        head = cast("torch.nn.Linear", model.get_output_embeddings())  # `chunk_loss` has seen that it is one
         targets = batch.targets.flatten().index_select(0, batch.loss_index)
         return chunked_cross_entropy(picked, head.weight, getattr(head, "bias", None), targets, self.rows)
 

@@ -87,7 +87,7 @@ def adapt_linears(rig: Rig, cut: LoRA) -> Rig:
         raise NoEffect(f"lora: {type(model).__name__} has no linear layer to adapt")
     model.requires_grad_(False)
     if rig.device.type == "cuda":
-        model.to(torch.bfloat16)
+        model.to(torch.bfloat16)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
     for name in names:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, AdaptedLinear(model.get_submodule(name), cut))  # type: ignore[arg-type]

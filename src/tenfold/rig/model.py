@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -79,18 +80,19 @@ def rig_around(model: PreTrainedModel, task: Task | None = None) -> Rig:
     return Rig(
         model=model,
         task=task,
-        source=Source(str(model.config._name_or_path), None),
+        source=Source(str(model.config.name_or_path), None),
         device=model.device,
         layout=PaddedLayout(1, int(model.config.pad_token_id or 0)),
         loss=classification_loss if task == "classify" else next_token_loss,
-        labels=tuple(model.config.id2label.values()) if task == "classify" else (),
+        labels=tuple((model.config.id2label or {}).values()) if task == "classify" else (),
         new_modules=_heads(model) if task == "classify" else (),
     )
 
 
 def initialise(rig: Rig) -> Rig:
     """The rig with random weights, float32: training from scratch."""
-    model = type(rig.model)(rig.model.config).to(rig.device)
+    model = type(rig.model)(rig.model.config)
+    model.to(rig.device)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
     return replace(rig, model=model, facts=(*rig.facts, "from scratch: all weights are random"))
 
 
@@ -99,8 +101,10 @@ def load_pretrained(rig: Rig) -> Rig:
 
     The classification head is always new. Raises InputError if the files hold too little of the model.
     """
+    # Its declared types know neither a revision of None nor the pair that output_loading_info makes it return.
+    load = cast("Any", type(rig.model).from_pretrained)
     try:
-        model, report = type(rig.model).from_pretrained(
+        model, report = load(
             rig.source.name,
             revision=rig.source.revision,
             config=rig.model.config,
@@ -127,7 +131,11 @@ def load_pretrained(rig: Rig) -> Rig:
 
 
 def _heads(model: PreTrainedModel) -> tuple[str, ...]:
-    return tuple(name for name, _ in model.named_children() if name in HEADS)
+    """The task's head, and the pooler below it where the backbone has one: both are made for the task, not for text."""
+    heads = [name for name, _ in model.named_children() if name in HEADS]
+    pooler = f"{model.base_model_prefix}.pooler"
+    has_pooler = any(name == pooler for name, _ in model.named_modules())
+    return (*((pooler,) if has_pooler else ()), *heads)
 
 
 def _new_modules(model: PreTrainedModel, missing: list[str]) -> tuple[str, ...]:

@@ -62,7 +62,10 @@ class PackedLayout:
 
 
 def pack_rig(rig: Rig, tokens: int) -> Rig:
-    """The rig with packed batches. Raises NoEffect without an attention layer, InputError where packing changes results."""
+    """The rig with packed batches.
+
+    Raises NoEffect without an attention layer, InputError where packing changes results.
+    """
     pack_model(rig.model)
     pad_id = int(rig.model.config.pad_token_id or 0)
     fact = f"pack: rows end to end, at most {tokens} tokens a micro-batch, attention isolated per row"
@@ -76,7 +79,7 @@ def pack_model(model: PreTrainedModel) -> None:
     same rows padded and packed must give the same hidden states, otherwise the model is put back and InputError raised.
     """
     backbone = model.base_model
-    before = model.config._attn_implementation
+    before = model.config._attn_implementation  # pyright: ignore[reportPrivateUsage]  # transformers has no public reader
     if before is None:
         raise NoEffect(f"pack: {type(model).__name__} has no attention layer that transformers lets us choose")
     rows = _probe_rows(model)

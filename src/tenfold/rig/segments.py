@@ -9,12 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-BUCKET_FILL = 0.75
-"""A row joins a bucket if it is at least this long beside the bucket's longest: at most 1 / 0.75^2 = 1.8 times the
-query-key pairs that it needs."""
-
-SHORT_ROW_TOKENS = 64
-"""Rows up to this length share one bucket: below it a kernel call costs more than the padding it would avoid."""
+from tenfold.workload import BUCKET_FILL, SHORT_ROW_TOKENS
 
 
 @dataclass(frozen=True)
@@ -184,11 +179,8 @@ def _mask(bucket: Bucket, causal: bool, window: int | None) -> torch.Tensor | No
     Past a row's end there are only later keys, which a causal query does not see anyway.
     """
     length = bucket.length
-    windowed = window is not None and length > window
-    if causal and not windowed:
-        return None
-    if not causal and not windowed:
-        return None if bucket.full else bucket.valid[:, None, None, :]
+    if window is None or length <= window:
+        return None if causal or bucket.full else bucket.valid[:, None, None, :]
     position = torch.arange(length, device=bucket.valid.device)
     distance = position[:, None] - position[None, :]
     near = (distance >= 0) & (distance < window) if causal else distance.abs() < window

@@ -8,7 +8,7 @@ import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -21,6 +21,7 @@ from tenfold.receipt import (
     Event,
     Hardware,
     Measured,
+    Part,
     Quality,
     QualityGoal,
     QuantityName,
@@ -54,7 +55,7 @@ def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> 
         hardware=this_hardware(plan.machine.name, run.rig.device),
         seed=recipe.train.seed,
         measurements=_measurements(plan, run),
-        seconds_by_part={name: seconds for name, seconds in meter.seconds_by_part.items()},  # type: ignore[misc]
+        seconds_by_part=cast("dict[Part, float]", dict(meter.seconds_by_part)),
         curve=tuple(CurvePoint(**point) for point in progress.curve),
         quality=_quality(run),
         goal=None if recipe.quality is None else QualityGoal(**recipe.quality.model_dump()),
@@ -118,8 +119,12 @@ def _cpu_name() -> str:
 
 def _measurements(plan: Plan, run: Run) -> tuple[Measured, ...]:
     foretold, progress, meter = plan.prediction, run.progress, run.meter
+    peak_bytes = foretold.peak_bytes
+    if plan.machine.vendor_kind == "cuda":
+        # The meter reads torch's allocator there, which does not see the CUDA context that fills the GPU beside it.
+        peak_bytes -= foretold.bytes_by_kind["context"]
     rows: list[tuple[QuantityName, Unit, float | None, float | None]] = [
-        ("peak_memory_bytes", "bytes", foretold.peak_bytes, meter.peak_bytes),
+        ("peak_memory_bytes", "bytes", peak_bytes, meter.peak_bytes),
         ("idle_memory_bytes", "bytes", None, meter.idle_bytes),
         ("train_seconds", "seconds", foretold.train_seconds, progress.train_seconds),
         ("wall_seconds", "seconds", foretold.total_seconds, meter.wall_seconds),

@@ -61,8 +61,8 @@ class OutputLock:
         self._lock.release()
 
 
-def claim_output(folder: Path, recipe_sha256: str) -> None:
-    """Make `folder` the home of this recipe's run, or confirm that it is.
+def claim_output(folder: Path, recipe_sha256: str) -> bool:
+    """Make `folder` the home of this recipe's run (True), or confirm that it is (False).
 
     Raises InputError, before anything is written, if it holds another recipe's run or unrelated files, and if it cannot
     be written.
@@ -75,9 +75,10 @@ def claim_output(folder: Path, recipe_sha256: str) -> None:
             raise InputError(
                 f"{_shown(folder)}: is not empty and holds no run: {others[0]!r}{more}; name a new output.folder"
             )
+        made = False
         if not claimed:
             # Of two runs that start at once, one creates the file, and the other then reads whose it is.
-            create_file(folder / CLAIM, json.dumps({"schema_version": 1, "recipe_sha256": recipe_sha256}) + "\n")
+            made = create_file(folder / CLAIM, json.dumps({"schema_version": 1, "recipe_sha256": recipe_sha256}) + "\n")
         found = _read(folder / CLAIM)
     except InputError:
         raise
@@ -91,6 +92,13 @@ def claim_output(folder: Path, recipe_sha256: str) -> None:
             f"{_shown(folder)}: holds the run of another recipe (hash {printable(theirs[:12])}, yours has"
             f" {recipe_sha256[:12]}); name a new output.folder, or delete this one to start over"
         )
+    return made
+
+
+def drop_claim(folder: Path) -> None:
+    """Let another recipe have `folder`, in which nothing was trained; to be called under its lock."""
+    with suppress(OSError):  # what refused the run matters more to its owner
+        (folder / CLAIM).unlink()
 
 
 def _unrelated(folder: Path) -> list[str]:

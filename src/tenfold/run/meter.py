@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -29,7 +29,7 @@ class Meter:
             reset_peak_resident()
 
     @contextmanager
-    def part(self, name: str) -> Iterator[None]:
+    def part(self, name: str) -> Generator[None]:
         """Add the time inside to part `name`; a part within another counts once, for the inner one."""
         started = time.monotonic()
         inside_before = sum(self.seconds_by_part.values())

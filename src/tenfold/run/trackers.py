@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from tenfold.errors import InputError
 from tenfold.run.events import Event, Observer
+
+
+def check_tracker(name: str) -> None:
+    """Raises InputError if the package of the tracker called `name` is not installed; imports nothing."""
+    if find_spec(name) is None:
+        raise InputError(_not_installed(name))
 
 
 def make_tracker(name: str, run_name: str, folder: Path, settings: Mapping[str, Any]) -> Observer:
@@ -16,7 +23,11 @@ def make_tracker(name: str, run_name: str, folder: Path, settings: Mapping[str, 
     try:
         return makers[name](run_name, folder, settings)
     except ImportError as error:
-        raise InputError(f"output.trackers: {name} is not installed; pip install {name}") from error
+        raise InputError(_not_installed(name)) from error
+
+
+def _not_installed(name: str) -> str:
+    return f"output.trackers: {name} is not installed; pip install {name}"
 
 
 def scalars(event: Event) -> dict[str, float]:

@@ -22,14 +22,14 @@ from tenfold.rig.rig import Rig, Source
 from tenfold.run.account import make_receipt, run_id
 from tenfold.run.checkpoint import newest_state
 from tenfold.run.events import Observer
-from tenfold.run.lock import OutputLock, claim_output
+from tenfold.run.lock import OutputLock, claim_output, drop_claim
 from tenfold.run.loop import train_steps
 from tenfold.run.meter import Meter
 from tenfold.run.optimizer import make_optimizer
 from tenfold.run.run import Run
 from tenfold.run.schedule import make_schedule
 from tenfold.run.stop import StopRequest
-from tenfold.run.trackers import make_tracker
+from tenfold.run.trackers import check_tracker, make_tracker
 
 
 def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
@@ -42,11 +42,16 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
     folder = Path(recipe.output.folder)
     started_at = datetime.now(UTC)
     _check_possible(plan)
-    claim_output(folder, _identity(recipe))
+    fresh = claim_output(folder, _identity(recipe))
     with OutputLock(folder, run_id(plan)), StopRequest() as stop:
         try:
             run = _prepare(plan, folder, stop, observers)
+            fresh = False
             status = _train(run)
+        except InputError:
+            if fresh:  # nothing was trained, so that a corrected recipe may use the same folder
+                drop_claim(folder)
+            raise
         except torch.OutOfMemoryError as error:
             raise OutOfMemory(_out_of_memory(device_of(plan), error)) from error
         except RuntimeError as error:
@@ -65,6 +70,8 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
 def _check_possible(plan: Plan) -> None:
     """What would otherwise show only after the money is spent, or make a false bill. Raises InputError."""
     _open_ledger(plan.recipe).close()
+    for name in plan.recipe.output.trackers:
+        check_tracker(name)
     if plan.machine.vendor_kind == "cuda" and not torch.cuda.is_available():
         raise InputError(
             f"machine: the plan is for {plan.machine.label}, but torch finds no GPU here; train there, or plan for"
@@ -98,19 +105,21 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
     recipe = plan.recipe
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    meter = Meter(device_of(plan), plan.machine.usd_per_hour)
     source = Source(recipe.model.name, recipe.model.revision)
+    build_rig(source, recipe.task)  # imports the model's code, which idle memory counts among the libraries
+    meter = Meter(device_of(plan), plan.machine.usd_per_hour)
     with meter.part("tokenise"):
         tokenizer = Tokenizer.from_transformers(source.name, source.revision)
         dataset = load_dataset(recipe, tokenizer, plan.shape.max_positions)
         check_vocabulary((*dataset.train, *dataset.evaluation), tokenizer, plan.shape.vocab_size, source.name)
+    # Before the model, which may take minutes: a tracker may refuse too, for want of a login.
+    trackers = [make_tracker(name, folder.name, folder, recipe.train.model_dump()) for name in recipe.output.trackers]
     with meter.part("load"):
         torch.manual_seed(recipe.train.seed)
         rig = _build(plan, source, dataset, tokenizer, meter.device)
         base_hash = base_sha256(model_folder(source.name, source.revision))
     lora = rig.adapter is not None
     schedule = make_schedule(recipe.train, len(dataset.train), learning_rate(recipe, lora))
-    trackers = [make_tracker(name, folder.name, folder, recipe.train.model_dump()) for name in recipe.output.trackers]
     run = Run(
         recipe, dataset, rig, schedule, meter,
         folder=folder, base_hash=base_hash, stop=stop, observers=[*observers, *trackers],
@@ -184,4 +193,7 @@ def _unfinished(run: Run) -> TenfoldError:
 
 def _out_of_memory(device: torch.device, error: Exception) -> str:
     what = str(error).splitlines()[0]
-    return f"out of memory on {device}: {what}. Set train.micro_batch_size or cuts.pack.tokens lower, or cuts.checkpoint: full"
+    return (
+        f"out of memory on {device}: {what}. Set train.micro_batch_size or cuts.pack.tokens lower, or"
+        " cuts.checkpoint: full"
+    )
