@@ -38,7 +38,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("tenfold.durable.os.fsync", full)
-    with pytest.raises(TenfoldError, match=r"cannot write [\d,]+ bytes \(No space left on device\)"):
+    with pytest.raises(TenfoldError, match=r"No space left on device; needs [\d,]+ bytes"):
         full_receipt().write(path)
     assert Receipt.read(path) == bare_receipt()
     assert [entry.name for entry in tmp_path.iterdir()] == ["receipt.json"]
