@@ -11,7 +11,7 @@ demo: .venv/.demo
 	$(BIN)/tenfold demo
 
 test: .venv/.dev
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2
 
 lint: .venv/.dev
 	$(BIN)/ruff check
