@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tenfold.cuts.lora import LoRA
 from tenfold.errors import InputError, NoEffect
+from tenfold.rig.product_group import ProductGroup
 from tenfold.rig.rig import Rig
 
 
@@ -30,6 +31,8 @@ class AdaptedLinear(torch.nn.Module):
         self.lora_A = torch.nn.Parameter(torch.empty(cut.rank, inputs, device=base.weight.device))
         self.lora_B = torch.nn.Parameter(torch.zeros(outputs, cut.rank, device=base.weight.device))
         torch.nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        self.group: ProductGroup | None = None
+        """Computes this layer's product, once fuse has merged it with those of the layers that read the same input."""
 
     @property
     def weight(self) -> torch.Tensor:
@@ -43,6 +46,8 @@ class AdaptedLinear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] to [..., out]."""
+        if self.group is not None:
+            return self.group(self, x)
         y = self.base(x)
         thin = F.linear(self.dropout(x).flatten(0, -2), self.lora_A.to(x.dtype))
         sum_ = torch.addmm(y.flatten(0, -2), thin, self.lora_B.to(x.dtype).T, alpha=self.scale)

@@ -173,6 +173,7 @@ def _train(run: Run) -> Status:
             first_step=run.progress.step,
             max_gradient_norm=wish.max_grad_norm,
             after_step=run.after_step,
+            tell=lambda text: run.note("out_of_memory", text),
         )
     if run.ended_because is None:
         run.export("last")
