@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from command_line import BERT, Workplace, call, tree, write_recipe
+from command_line import BERT, call, tree, write_recipe
 from damage import (
     Change,
     add,
@@ -246,19 +245,6 @@ USAGE = [
 ]  # fmt: skip
 
 CASES = [*RECIPES, *DATA, *MODELS, *LOADING, *LIMITS, *OUTPUTS, *PLANS, *RESULTS, *USAGE]
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    folder = tmp_path_factory.mktemp("cli")
-    return Workplace(folder / "work", folder / "original")
-
-
-@pytest.fixture
-def work(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = workplace.reset()
-    monkeypatch.chdir(folder)
-    yield folder
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

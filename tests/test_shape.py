@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from shapes import LLAMA_8B
 from tenfold.errors import InputError
 from tenfold.shape import read_shape, shape_from_config
 
@@ -88,22 +89,13 @@ def test_reads_no_more_than_headers(tmp_path: Path) -> None:
 
 
 def test_a_configuration_alone_is_enough(tmp_path: Path) -> None:
-    llama = {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "intermediate_size": 14336,
-        "vocab_size": 128256,
-        "max_position_embeddings": 131072,
-        "torch_dtype": "bfloat16",
-    }
-    (tmp_path / "config.json").write_text(json.dumps(llama))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
     shape = read_shape(str(tmp_path))
     assert shape.parameters == 8_030_261_248  # Llama-3.1-8B
     assert shape.weights_bytes_on_disk is None
     assert shape.dtype_on_disk == "bfloat16"
+    older = {"torch_dtype" if key == "dtype" else key: value for key, value in LLAMA_8B.items()}
+    assert shape_from_config(str(tmp_path), older, tmp_path) == shape
 
 
 def test_a_text_model_inside_a_multimodal_one(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from shapes import LLAMA_8B
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_paper
 from tenfold.errors import InputError, NoEffect, NoPlanFits
 from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
@@ -23,17 +24,6 @@ from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.shape import Shape, shape_from_config
 from tenfold.workload import Workload
 
-LLAMA_8B = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "dtype": "bfloat16",
-}
 MIXED = Workload(tuple((length, 10 * (40 - length // 50)) for length in range(50, 2000, 50)), loss_tokens=4_000_000)
 EQUAL = Workload(((512, 5000),), loss_tokens=5000 * 511)
 
