@@ -14,6 +14,7 @@ from tenfold.errors import InputError, NoEffect, NoPlanFits
 from tenfold.job import Job, bytes_by_kind, flops_by_part, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
 from tenfold.machine import Machine
+from tenfold.planner.naive import naive_job
 from tenfold.planner.options import (
     Option,
     checkpoint_options,
@@ -35,9 +36,6 @@ TIE = 1.01
 """Ways within 1 % of the cheapest count as equal, and so do those within 1 % of the fastest."""
 
 RUNNERS_UP = 5
-
-NAIVE_ROWS = 8
-"""per_device_train_batch_size of transformers.TrainingArguments."""
 
 
 def make_plan(recipe: Recipe, shape: Shape, workload: Workload, machines: Sequence[Machine]) -> Plan:
@@ -219,8 +217,6 @@ def _up(value: float) -> float:
 def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[str]) -> Plan:
     job = best.job
     padded = replace(job, packed_tokens=None)
-    defaults = {"batch_size": NAIVE_ROWS, "micro_rows": NAIVE_ROWS, "steps_wanted": None, "epochs": job.epochs_trained}
-    naive = replace(FineTune().price(job.uncut()), **defaults, evaluations=min(1, job.evaluations))
     return Plan(
         created_at=datetime.now(UTC),
         recipe=recipe,
@@ -240,7 +236,7 @@ def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[s
         runners_up=_runners_up(best, ways),
         rejected=tuple(Rejected(reason=reason, count=count) for reason, count in rejected.most_common() if count),
         why=explain_cuts(best, ways, checkpoint_options(recipe, job.shape.layers)),
-        naive=predict(naive),
+        naive=predict(naive_job(job, recipe.train)),
         from_scratch=predict(job.uncut()),
     )
 

@@ -303,7 +303,9 @@ class Output(Wish):
 class BaselineWish(Wish):
     """Which baselines to run for comparison; each runs the real library in its own process."""
 
-    naive: Extent = Field(default="off", description="transformers.Trainer with its defaults, all weights.")
+    naive: Extent = Field(
+        default="off", description="transformers.Trainer with its defaults, all weights, the same epochs."
+    )
     naive_minutes: float = Field(
         default=1.0, strict=True, gt=0, le=14_400, description="How long a sample of a baseline runs; ten days at most."
     )
