@@ -19,7 +19,7 @@ from tenfold.job.memory import MARGIN
 from tenfold.machine import Machine, catalogue, local_machine
 from tenfold.planner import Plan, make_plan
 from tenfold.planner.options import PACK_TOKENS
-from tenfold.planner.search import TIE
+from tenfold.planner.way import TIE
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.shape import Shape, shape_from_config
 from tenfold.workload import Workload
@@ -234,6 +234,20 @@ def test_a_reason_compares_with_the_best_that_could_be_done_otherwise() -> None:
     assert claimed == pytest.approx(
         otherwise.prediction.usd - found.prediction.usd, abs=0.011 * otherwise.prediction.usd
     )
+
+
+@pytest.mark.parametrize(("price", "words"), [(2.0, "costs the same"), (None, "takes the same time")])
+def test_a_cut_that_costs_the_same_is_left_out_and_said_to(price: float | None, words: str) -> None:
+    """On a run of seconds the imports decide: adapters would save memory, and neither time nor dollars."""
+    machine = gpu("H200 SXM", usd_per_hour=price)
+    sizes = {"hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 512, "vocab_size": 4096}
+    tiny, few = {**sizes, "num_attention_heads": 8}, Workload(((16, 64),), loss_tokens=64 * 15)
+    found = plan(make_recipe("text"), few, (machine,), **tiny)
+    assert names(found) == ["fine_tune"]
+    (reason,) = (text for text in found.why if text.startswith("lora"))
+    assert re.match(rf"lora off: {words} within 1 %; with it [+-].*, -[\d.]+ GB$", reason), reason
+    forbidden = plan(make_recipe("text", cuts={"lora": False}), few, (machine,), **tiny)
+    assert not [text for text in forbidden.why if text.startswith("lora") and "the same" in text]
 
 
 def test_all_machines_and_cuts_are_priced_in_under_a_second() -> None:

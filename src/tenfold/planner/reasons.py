@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, on_paper
 from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
-from tenfold.planner.way import Way
+from tenfold.planner.way import TIE, Way
 
 
 def explain_cuts(best: Way, ways: Sequence[Way], checkpoints: Sequence[Cut | None]) -> tuple[str, ...]:
@@ -38,8 +38,13 @@ def _off(best: Way, cut: Cut, others: Sequence[Way]) -> str:
     if isinstance(cut, Checkpoint):
         room = best.job.machine.memory_bytes * (1 - MARGIN) - best.peak_bytes
         return f"checkpoint off: fits with {room / 1e9:.1f} GB to spare; with it {_difference(best, same)}"
-    chosen = min((way for way in others if way.has(cut.name)), key=lambda way: way.cost, default=same)
-    return f"{cut.name} off: with it {_difference(best, chosen)}"
+    chosen = min((way for way in others if way.has(cut.name)), key=lambda way: way.cost, default=None)
+    if chosen is None:
+        return f"{cut.name} off: with it {_difference(best, same)}"
+    # Among equals the fewest cuts win, whatever memory the others would save: say so, and let the reader judge.
+    equal = chosen.cost <= TIE * best.cost
+    what = "takes the same time" if best.usd is None else "costs the same"
+    return f"{cut.name} off: {f'{what} within 1 %; ' if equal else ''}with it {_difference(best, chosen)}"
 
 
 def _priced(job: Job, cuts: Sequence[Cut]) -> Way:

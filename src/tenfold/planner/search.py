@@ -26,14 +26,11 @@ from tenfold.planner.options import (
 )
 from tenfold.planner.plan import MachineOnPaper, Plan, Prediction, Rejected, RunnerUp, ShapeOnPaper, WorkloadOnPaper
 from tenfold.planner.reasons import explain_cuts
-from tenfold.planner.way import Way
+from tenfold.planner.way import TIE, Way
 from tenfold.recipe import Recipe
 from tenfold.recipe.schema import LoraWish
 from tenfold.shape import Shape
 from tenfold.workload import Workload
-
-TIE = 1.01
-"""Ways within 1 % of the cheapest count as equal, and so do those within 1 % of the fastest."""
 
 RUNNERS_UP = 5
 
