@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from measured import LORA_MEASURED
 from shapes import LLAMA_8B
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_paper
 from tenfold.errors import InputError, NoEffect, NoPlanFits
@@ -43,7 +44,9 @@ def gpu(name: str, **changes: Any) -> Machine:
 def plan(
     recipe: Recipe | None = None, workload: Workload = MIXED, machines: tuple[Machine, ...] = (), **shape: Any
 ) -> Plan:
-    return make_plan(recipe or make_recipe(), make_shape(**shape), workload, machines or (gpu("H200 SXM"),))
+    """All tasks have evidence for lora here, so that the search is seen at its work."""
+    shape_ = make_shape(**shape)
+    return make_plan(recipe or make_recipe(), shape_, workload, machines or (gpu("H200 SXM"),), LORA_MEASURED)
 
 
 def names(found: Plan) -> list[str]:

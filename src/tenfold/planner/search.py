@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
@@ -25,7 +25,8 @@ from tenfold.planner.options import (
     pack_options,
 )
 from tenfold.planner.plan import MachineOnPaper, Plan, Prediction, Rejected, RunnerUp, ShapeOnPaper, WorkloadOnPaper
-from tenfold.planner.reasons import explain_cuts
+from tenfold.planner.quality import QualityEvidence, consent, quality_evidence, withhold
+from tenfold.planner.reasons import Known, explain_cuts
 from tenfold.planner.way import TIE, Way
 from tenfold.recipe import Recipe
 from tenfold.recipe.schema import LoraWish
@@ -35,16 +36,36 @@ from tenfold.workload import Workload
 RUNNERS_UP = 5
 
 
-def make_plan(recipe: Recipe, shape: Shape, workload: Workload, machines: Sequence[Machine]) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    shape: Shape,
+    workload: Workload,
+    machines: Sequence[Machine],
+    evidence: QualityEvidence | None = None,
+) -> Plan:
     """The cheapest combination of cuts and machines that fits memory, budget and deadline.
 
-    Raises InputError if a forced cut cannot work or a budget in dollars has no price, NoPlanFits naming the nearest
-    wish that can be met.
+    Approximate cuts that the recipe leaves open are taken only on `evidence`; None is what tenfold ships. Raises
+    InputError if a forced cut cannot work or a budget in dollars has no price, NoPlanFits naming the nearest wish that
+    can be met.
     """
     if recipe.budget.usd is not None and any(machine.usd_per_hour is None for machine in machines):
         raise InputError("budget.usd: this machine has no price; set machine.usd_per_hour, or budget.hours instead")
     dense = _dense_job(recipe, shape, workload, machines[0])
     _check_forced(recipe, dense)
+    evidence = quality_evidence() if evidence is None else evidence
+    allowed, withheld = withhold(recipe, evidence)
+    try:
+        best, ways, rejected = _choose(allowed, dense, machines)
+    except NoPlanFits as error:
+        raise NoPlanFits(f"{error}{_with_consent(recipe, withheld, dense, machines)}") from None
+    checkpoints = checkpoint_options(recipe, shape.layers)
+    why = explain_cuts(best, ways, checkpoints, Known(recipe.task, evidence, withheld))
+    return _to_plan(recipe, best, ways, rejected, why)
+
+
+def _choose(recipe: Recipe, dense: Job, machines: Sequence[Machine]) -> tuple[Way, Sequence[Way], Counter[str]]:
+    """The best way, all that meet the wishes, and how many failed for which reason."""
     rejected: Counter[str] = Counter()
     fitting = [way for group in _same_hardware(machines) for way in _priced(recipe, dense, group, rejected)]
     if not fitting:
@@ -53,7 +74,19 @@ def make_plan(recipe: Recipe, shape: Shape, workload: Workload, machines: Sequen
     rejected["over the budget or the deadline"] = len(fitting) - len(affordable)
     if not affordable:
         raise NoPlanFits(_nothing_affordable(recipe, fitting))
-    return _to_plan(recipe, _best(affordable), affordable, rejected)
+    return _best(affordable), affordable, rejected
+
+
+def _with_consent(recipe: Recipe, withheld: Mapping[str, str], dense: Job, machines: Sequence[Machine]) -> str:
+    """The wish that would do where only cuts without evidence are in the way."""
+    if not withheld:
+        return ""
+    try:
+        _choose(consent(recipe, withheld), dense, machines)
+    except NoPlanFits:
+        return ""
+    named = ", ".join(f"cuts.{name}: true would do ({reason})" for name, reason in withheld.items())
+    return f"; {named}"
 
 
 def _best(ways: Sequence[Way]) -> Way:
@@ -211,7 +244,7 @@ def _up(value: float) -> float:
     return ceil(value * digits) / digits
 
 
-def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[str]) -> Plan:
+def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[str], why: tuple[str, ...]) -> Plan:
     job = best.job
     padded = replace(job, packed_tokens=None)
     return Plan(
@@ -232,7 +265,7 @@ def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[s
         considered=len(ways) + sum(rejected.values()),
         runners_up=_runners_up(best, ways),
         rejected=tuple(Rejected(reason=reason, count=count) for reason, count in rejected.most_common() if count),
-        why=explain_cuts(best, ways, checkpoint_options(recipe, job.shape.layers)),
+        why=why,
         naive=predict(naive_job(job, recipe.train)),
         from_scratch=predict(job.uncut()),
     )

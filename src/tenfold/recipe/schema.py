@@ -199,13 +199,16 @@ class FuseWish(Wish):
 
 
 class Cuts(Wish):
-    """Which cuts to make: auto (the planner decides), true (forced), false (forbidden), or settings (forced)."""
+    """Which cuts to make: auto (the planner decides), true (forced), false (forbidden), or settings (forced).
+
+    Of the approximate cuts (lora) auto takes those alone whose quality was measured for the task.
+    """
 
     fine_tune: Annotated[Switch, BeforeValidator(_as_switch)] = Field(
         default="auto", description="Start from the model's weights; false starts from noise."
     )
     lora: Annotated[Switch | LoraWish, BeforeValidator(_as_switch)] = Field(
-        default="auto", description="Freeze the weights, learn low-rank adapters."
+        default="auto", description="Freeze the weights, learn low-rank adapters; approximate."
     )
     checkpoint: Annotated[
         Switch | Literal["selective", "full"] | CheckpointWish,
