@@ -131,8 +131,20 @@ def test_rows_of_one_length_are_not_packed() -> None:
     [
         ({"fuse": True}, {"final_logit_softcapping": 30.0}, "cuts.fuse: changes nothing"),
         ({"pack": True}, {"attn_logit_softcapping": 50.0}, "cuts.pack: changes nothing"),
-        ({"lora": {"targets": ["nothing"]}}, {}, "no linear layer of this model is called nothing"),
-        ({"lora": {"targets": ["q_proj", "w_proj"]}}, {}, "no linear layer of this model is called w_proj;"),
+        (
+            {"lora": {"targets": ["nothing"]}},
+            {},
+            "no linear layer of this model is called nothing;"
+            " it has q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write all-linear",
+        ),
+        ({"lora": {"targets": ["q_proj", "w_proj"]}}, {}, "is called w_proj; did you mean "),
+        ({"lora": {"targets": ["q_porj"]}}, {}, "is called q_porj; did you mean q_proj"),
+        ({"lora": {"targets": ["query"]}}, {}, "is called query; did you mean q_proj? It has"),
+        ({"lora": {"targets": ["gate_up_proj"]}}, {}, "did you mean gate_proj or up_proj? It has"),
+        ({"lora": {"targets": ["q_proj"]}}, {"model_type": "phi3"}, "did you mean qkv_proj? It has qkv_proj, o_proj, "),
+        ({"lora": {"targets": ["attn.q_proj"]}}, {}, "is called attn.q_proj; did you mean q_proj?"),
+        ({"lora": {"targets": ["32.self_attn.q_proj"]}}, {}, "is called 32.self_attn.q_proj; did you mean q_proj?"),
+        ({"lora": {"targets": ["nothing"]}}, {"model_type": "novel"}, "is called nothing; write all-linear"),
         ({"checkpoint": {"layers": 33}}, {}, "found 33, but the model has 32 blocks"),
     ],
 )

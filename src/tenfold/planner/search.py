@@ -9,11 +9,12 @@ from datetime import UTC, datetime
 from itertools import product
 from math import ceil
 
-from tenfold.cuts import Cut, FineTune, LoRA, Pack
-from tenfold.errors import InputError, NoEffect, NoPlanFits
+from tenfold.cuts import Cut, Pack
+from tenfold.errors import InputError, NoPlanFits
 from tenfold.job import Job, bytes_by_kind, flops_by_part, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
 from tenfold.machine import Machine
+from tenfold.planner.forced import check_forced
 from tenfold.planner.naive import naive_job
 from tenfold.planner.options import (
     Option,
@@ -29,7 +30,6 @@ from tenfold.planner.quality import QualityEvidence, consent, quality_evidence, 
 from tenfold.planner.reasons import Known, explain_cuts
 from tenfold.planner.way import TIE, Way
 from tenfold.recipe import Recipe
-from tenfold.recipe.schema import LoraWish
 from tenfold.shape import Shape
 from tenfold.workload import Workload
 
@@ -52,7 +52,7 @@ def make_plan(
     if recipe.budget.usd is not None and any(machine.usd_per_hour is None for machine in machines):
         raise InputError("budget.usd: this machine has no price; set machine.usd_per_hour, or budget.hours instead")
     dense = _dense_job(recipe, shape, workload, machines[0])
-    _check_forced(recipe, dense)
+    check_forced(recipe, dense)
     evidence = quality_evidence() if evidence is None else evidence
     allowed, withheld = withhold(recipe, evidence)
     try:
@@ -184,26 +184,6 @@ def _fold(options: Iterable[Option], job: Job) -> tuple[Job, tuple[Cut, ...]]:
             job = changed
             kept.append(option)
     return job, tuple(kept)
-
-
-def _check_forced(recipe: Recipe, dense: Job) -> None:
-    """A forced cut that changes nothing on paper is refused before anything is paid."""
-    base = FineTune().price(dense)
-    wish = recipe.cuts.lora
-    for target in wish.targets if isinstance(wish, LoraWish) and wish.targets != "all-linear" else ():
-        if LoRA(targets=(target,)).price(base) == base:
-            raise NoEffect(f"cuts.lora.targets: no linear layer of this model is called {target}; write all-linear")
-    for name, options in (
-        ("lora", lora_options(recipe)),
-        ("pack", pack_options(recipe, dense.workload)),
-        ("fuse", fuse_options(recipe)),
-    ):
-        if None not in options and all(option is not None and option.price(base) == base for option in options):
-            raise NoEffect(f"cuts.{name}: changes nothing for task {recipe.task} on this model and data; leave it out")
-    wanted = checkpoint_options(recipe, dense.shape.layers)[-1]
-    layers = getattr(wanted, "layers", 0)
-    if layers > dense.shape.layers:
-        raise InputError(f"cuts.checkpoint.layers: found {layers}, but the model has {dense.shape.layers} blocks")
 
 
 def _within_budget(recipe: Recipe, way: Way) -> bool:
