@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import tenfold
 from jobs import make_recipe, write_rows
 from tenfold.errors import BudgetReached, InputError, NotFinite
 from tenfold.ledger import open_ledger
+from tenfold.planner import Plan
 from tenfold.receipt import Receipt
 from tenfold.run.events import Event
 from tiny import DECODERS, ENCODERS
@@ -219,6 +221,54 @@ def test_a_refused_preparation_leaves_the_folder_to_a_corrected_recipe(tmp_path:
         tenfold.train(plan)
     assert not (tmp_path / "run" / "run.json").exists()
     assert run(make_recipe(tmp_path, train={"seed": 5})).status == "done"
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "base-llama" / "model.safetensors").unlink()
+
+
+def no_such_target(folder: Path) -> None:
+    """A cut that only the loaded model refuses, which a plan made by hand may hold."""
+    plan = json.loads((folder / "plan.json").read_text())
+    lora = next(cut for cut in plan["cuts"] if cut["cut"] == "lora")
+    lora["targets"] = ["nothing"]
+    (folder / "plan.json").write_text(json.dumps(plan))
+
+
+@pytest.mark.parametrize("spoil", [no_weights, no_such_target])
+def test_a_refusal_while_loading_leaves_no_tracker_behind(spoil: Callable[[Path], None], tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    tenfold.plan(make_recipe(tmp_path, output={"trackers": ["tensorboard"]})).write(tmp_path / "plan.json")
+    spoil(tmp_path)
+    with pytest.raises(InputError):
+        tenfold.train(Plan.read(tmp_path / "plan.json"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_a_refused_continuation_starts_no_tracker(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run(make_recipe(tmp_path, train={"save_every_steps": 1}))
+    before = sorted((tmp_path / "run").rglob("*"))
+    recipe = make_recipe(tmp_path, train={"save_every_steps": 1}, output={"trackers": ["tensorboard"]})
+    write_rows(tmp_path / "train.jsonl", "sft", rows=48, seed=7)
+    with pytest.raises(InputError, match="trained on other data"):
+        run(recipe)
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_a_tracker_that_refuses_does_so_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+
+    def refuse(*_: object) -> None:
+        raise InputError("output.trackers: no login")
+
+    seen: list[str] = []
+    monkeypatch.setattr("tenfold.run.train.make_tracker", refuse)
+    with pytest.raises(InputError, match="no login"):
+        run(make_recipe(tmp_path, output={"trackers": ["tensorboard"]}), (lambda event: seen.append(event.kind),))
+    assert "note" in seen, "the model was loaded and its cuts applied"
+    assert "step" not in seen
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_trackers_see_the_run(tmp_path: Path) -> None:

@@ -199,13 +199,16 @@ class FuseWish(Wish):
 
 
 class Cuts(Wish):
-    """Which cuts to make: auto (the planner decides), true (forced), false (forbidden), or settings (forced)."""
+    """Which cuts to make: auto (the planner decides), true (forced), false (forbidden), or settings (forced).
+
+    Of the approximate cuts (lora) auto takes those alone whose quality was measured for the task.
+    """
 
     fine_tune: Annotated[Switch, BeforeValidator(_as_switch)] = Field(
         default="auto", description="Start from the model's weights; false starts from noise."
     )
     lora: Annotated[Switch | LoraWish, BeforeValidator(_as_switch)] = Field(
-        default="auto", description="Freeze the weights, learn low-rank adapters."
+        default="auto", description="Freeze the weights, learn low-rank adapters; approximate."
     )
     checkpoint: Annotated[
         Switch | Literal["selective", "full"] | CheckpointWish,
@@ -303,7 +306,9 @@ class Output(Wish):
 class BaselineWish(Wish):
     """Which baselines to run for comparison; each runs the real library in its own process."""
 
-    naive: Extent = Field(default="off", description="transformers.Trainer with its defaults, all weights.")
+    naive: Extent = Field(
+        default="off", description="transformers.Trainer with its defaults, all weights, the same epochs."
+    )
     naive_minutes: float = Field(
         default=1.0, strict=True, gt=0, le=14_400, description="How long a sample of a baseline runs; ten days at most."
     )
