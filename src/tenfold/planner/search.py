@@ -22,6 +22,7 @@ from tenfold.planner.options import (
     lora_options,
     micro_row_options,
     pack_options,
+    quantize_options,
 )
 from tenfold.planner.plan import MachineOnPaper, Plan, Prediction, Rejected, RunnerUp, ShapeOnPaper, WorkloadOnPaper
 from tenfold.planner.reasons import explain_cuts
@@ -128,7 +129,11 @@ def _ways(recipe: Recipe, dense: Job, rejected: Counter[str]) -> Iterator[Way]:
     room = dense.machine.memory_bytes * (1 - MARGIN)
     checkpoints = checkpoint_options(recipe, dense.shape.layers)
     fixed = product(
-        fine_tune_options(recipe), lora_options(recipe), pack_options(recipe, dense.workload), fuse_options(recipe)
+        fine_tune_options(recipe),
+        quantize_options(recipe),
+        lora_options(recipe),
+        pack_options(recipe, dense.workload),
+        fuse_options(recipe),
     )
     for options in fixed:
         packed = any(isinstance(option, Pack) for option in options)
@@ -166,6 +171,7 @@ def _check_forced(recipe: Recipe, dense: Job) -> None:
         if LoRA(targets=(target,)).price(base) == base:
             raise NoEffect(f"cuts.lora.targets: no linear layer of this model is called {target}; write all-linear")
     for name, options in (
+        ("quantize", quantize_options(recipe)),
         ("lora", lora_options(recipe)),
         ("pack", pack_options(recipe, dense.workload)),
         ("fuse", fuse_options(recipe)),
