@@ -193,7 +193,7 @@ PLANS = [
     Bad("plan is a folder", nothing, ("done.json: cannot be read",), ("train", "done.json")),
     Bad("plan of another version", settings("plan.json", schema_version=2), ("plan.json: not a plan of this version: schema_version",), ("train", "plan.json")),
     Bad("plan is no JSON", put("plan.json", "{"), ("plan.json: not a plan of this version",), ("train", "plan.json")),
-    Bad("plan with an unknown cut", settings("plan.json", cuts=[{"cut": "magic"}]), ("magic", "expected one of fine_tune, lora"), ("train", "plan.json")),
+    Bad("plan with an unknown cut", settings("plan.json", cuts=[{"cut": "magic"}]), ("magic", "expected one of fine_tune, quantize, lora"), ("train", "plan.json")),
     Bad("plan with an odd setting", settings("plan.json", cuts=[{"cut": "fine_tune"}, {"cut": "lora", "ranks": 4}]), ("lora", "unknown setting 'ranks'"), ("train", "plan.json")),
     Bad("plan with an odd value", settings("plan.json", cuts=[{"cut": "fine_tune"}, {"cut": "lora", "rank": "four"}]), ("rank", "four"), ("train", "plan.json")),
     Bad("override of a plan", nothing, ("--set: changes a recipe, but a plan is already made",), ("train", "plan.json", "--set", "train.seed=1")),

@@ -292,7 +292,7 @@ def test_the_default_ledger_may_be_empty(tenfold: Run) -> None:
 
 
 def test_merge_names_its_folder(work: Path, tenfold: Run) -> None:
-    assert json.loads(tenfold("merge", "done/adapter-best", "merged", "--json").out) == {"model": "merged"}
+    assert json.loads(tenfold("merge", "done/adapter-best", "merged", "--json").out) == {"model": "merged", "facts": []}
     assert (work / "merged" / "model.safetensors").is_file()
 
 

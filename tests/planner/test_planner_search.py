@@ -13,7 +13,7 @@ import pytest
 
 from measured import LORA_MEASURED
 from shapes import LLAMA_8B
-from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_paper
+from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_paper
 from tenfold.errors import InputError, NoEffect, NoPlanFits
 from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
@@ -233,9 +233,30 @@ def test_runners_up_differ_and_cost_at_least_as_much() -> None:
     assert all(way.usd is not None and TIE * way.usd >= found.prediction.usd for way in found.runners_up)
 
 
+@pytest.mark.parametrize("wish", ["nf4", True, {"storage": "nf4"}])
+def test_quantize_is_made_only_where_a_recipe_says_so(wish: Any) -> None:
+    """Then with lora, although lora itself is left open; the job is smaller by what is stored in fewer bits."""
+    found, open_ = plan(make_recipe(cuts={"quantize": wish})), plan(make_recipe(cuts={"lora": True}))
+    assert names(found)[:3] == ["fine_tune", "quantize", "lora"]
+    assert "quantize" not in names(open_)
+    assert all("quantize" not in way.cuts for way in open_.runners_up)
+    assert next(s for s in open_.why if s.startswith("quantize off: its quality is not measured"))
+    saved = open_.prediction.bytes_by_kind["weights"] - found.prediction.bytes_by_kind["weights"]
+    linear_weights = 32 * 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336)
+    assert saved == pytest.approx(linear_weights * (2 - 4.126953125 / 8))
+
+
+def test_a_small_gpu_takes_a_quantized_model_that_it_could_not_take_whole() -> None:
+    small = gpu("RTX 4090")
+    with pytest.raises(NoPlanFits):
+        plan(workload=EQUAL, machines=(small,), num_hidden_layers=56)
+    found = plan(make_recipe(cuts={"quantize": "nf4"}), EQUAL, (small,), num_hidden_layers=56)
+    assert found.prediction.peak_bytes < small.memory_bytes
+
+
 def test_every_cut_has_its_reason() -> None:
     found = plan()
-    assert {sentence.split()[0] for sentence in found.why} == {"fine_tune", "lora", "pack", "fuse", "checkpoint"}
+    assert {sentence.split()[0] for sentence in found.why} == {cut.name for cut in CUTS}
     assert any(re.search(r"^checkpoint off: fits with [\d.]+ GB to spare; with it \+\$", text) for text in found.why)
 
 

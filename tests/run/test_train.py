@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import tenfold
 from jobs import make_recipe, write_rows
-from tenfold.errors import BudgetReached, InputError, NotFinite
+from tenfold.errors import BudgetReached, InputError, NotFinite, TenfoldError
 from tenfold.ledger import open_ledger
 from tenfold.planner import Plan
 from tenfold.receipt import Receipt
@@ -70,6 +70,38 @@ def test_the_receipt_accounts_for_the_run(tmp_path: Path) -> None:
         (entry,) = ledger.rows(tag="nightly")
     assert entry.row.run_id == receipt.run_id
     assert entry.row.status == "done"
+
+
+def test_a_quantized_base_learns_and_the_receipt_says_how(tmp_path: Path) -> None:
+    cuts = {"quantize": "nf4", "lora": {"rank": 4}}
+    data = {"eval": str(tmp_path / "train.jsonl")}
+    receipt = run(make_recipe(tmp_path, cuts=cuts, train={"epochs": 6}, data=data))
+    losses = [point.metrics["loss"] for point in receipt.curve if point.metrics]
+    assert losses[-1] < losses[0]  # type: ignore[operator]
+    assert [cut.name for cut in receipt.cuts][:3] == ["fine_tune", "quantize", "lora"]
+    assert "21 linear layers in nf4" in receipt.cuts[1].facts[0]
+    plain = run(make_recipe(tmp_path / "plain", train={"epochs": 6}))
+    assert not torch.equal(*(next(iter(weights(folder / "run").values())) for folder in (tmp_path, tmp_path / "plain")))
+    assert [cut.name for cut in plain.cuts][1] == "lora"
+
+
+def test_a_quantized_run_continues_where_it_stopped(tmp_path: Path) -> None:
+    cuts = {"quantize": "int8", "lora": {"rank": 4}}
+    whole = make_recipe(tmp_path / "whole", cuts=cuts)
+    run(whole)
+    parts = make_recipe(tmp_path / "parts", cuts=cuts)
+
+    def stop(event: Event) -> None:
+        if event.kind == "step" and event.values["step"] == 1 and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TenfoldError):
+        run(parts, (stop,))
+    receipt = run(parts)
+    assert receipt.resumes == 1
+    expected, found = weights(tmp_path / "whole" / "run"), weights(tmp_path / "parts" / "run")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_full_fine_tuning_leaves_a_plain_model(tmp_path: Path) -> None:

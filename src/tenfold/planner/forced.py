@@ -8,7 +8,7 @@ from tenfold.cuts import FineTune
 from tenfold.cuts.lora import MODULE_NAMES, names_layer
 from tenfold.errors import InputError, NoEffect
 from tenfold.job import Job
-from tenfold.planner.options import checkpoint_options, fuse_options, lora_options, pack_options
+from tenfold.planner.options import checkpoint_options, fuse_options, lora_options, pack_options, quantize_options
 from tenfold.recipe import LoraWish, Recipe
 from tenfold.shape import Shape
 
@@ -29,6 +29,7 @@ def check_forced(recipe: Recipe, dense: Job) -> None:
     _check_targets(recipe, dense.shape)
     base = FineTune().price(dense)
     for name, options in (
+        ("quantize", quantize_options(recipe)),
         ("lora", lora_options(recipe)),
         ("pack", pack_options(recipe, dense.workload)),
         ("fuse", fuse_options(recipe)),

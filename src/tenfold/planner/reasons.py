@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, on_paper
+from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_paper
 from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
 from tenfold.planner.quality import QualityEvidence, measured_text
@@ -51,6 +51,9 @@ def _off(best: Way, cut: Cut, others: Sequence[Way], withheld: Mapping[str, str]
     if isinstance(cut, Checkpoint):
         room = best.job.machine.memory_bytes * (1 - MARGIN) - best.peak_bytes
         return f"checkpoint off: fits with {room / 1e9:.1f} GB to spare; with it {_difference(best, same)}"
+    if isinstance(cut, Quantize):
+        saved = _difference(best, same)
+        return f"quantize off: its quality is not measured, so only a recipe chooses it; with it {saved}"
     chosen = min((way for way in others if way.has(cut.name)), key=lambda way: way.cost, default=None)
     if chosen is None:
         reason = withheld.get(cut.name)
@@ -70,7 +73,8 @@ def _priced(job: Job, cuts: Sequence[Cut]) -> Way:
 
 def _defaults(job: Job, checkpoints: Sequence[Cut | None]) -> tuple[Cut, ...]:
     full = next((cut for cut in reversed(checkpoints) if cut is not None), Checkpoint(job.shape.layers))
-    return (FineTune(), LoRA(), Pack(), Fuse(), full)
+    quantize = (Quantize(),) if job.adapted else ()  # it freezes what it stores
+    return (FineTune(), *quantize, LoRA(), Pack(), Fuse(), full)
 
 
 def _difference(way: Way, other: Way) -> str:

@@ -24,6 +24,7 @@ from tenfold.planner.options import (
     lora_options,
     micro_row_options,
     pack_options,
+    quantize_options,
 )
 from tenfold.planner.plan import MachineOnPaper, Plan, Prediction, Rejected, RunnerUp, ShapeOnPaper, WorkloadOnPaper
 from tenfold.planner.quality import QualityEvidence, consent, quality_evidence, withhold
@@ -156,7 +157,11 @@ def _ways(recipe: Recipe, dense: Job, rejected: Counter[str]) -> Iterator[Way]:
     room = dense.machine.memory_bytes * (1 - MARGIN)
     checkpoints = checkpoint_options(recipe, dense.shape.layers)
     fixed = product(
-        fine_tune_options(recipe), lora_options(recipe), pack_options(recipe, dense.workload), fuse_options(recipe)
+        fine_tune_options(recipe),
+        quantize_options(recipe),
+        lora_options(recipe),
+        pack_options(recipe, dense.workload),
+        fuse_options(recipe),
     )
     for options in fixed:
         packed = any(isinstance(option, Pack) for option in options)

@@ -53,6 +53,11 @@ def _as_switch(value: object) -> object:
     return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
 
 
+def _as_quantize(value: object) -> object:
+    """A format alone is its settings."""
+    return {"storage": value} if value in ("nf4", "int8", "fp8") else _as_switch(value)
+
+
 def _as_targets(value: object) -> object:
     return value if value == "all-linear" else _as_list(value)
 
@@ -172,6 +177,17 @@ class LoraWish(Wish):
     rslora: StrictBool = Field(default=False, description="Scale by alpha / sqrt(rank) instead of alpha / rank.")
 
 
+class QuantizeWish(Wish):
+    """Settings of the cut quantize."""
+
+    storage: Literal["nf4", "int8", "fp8"] = Field(
+        default="nf4", description="How frozen weights are kept: 4.1 bits (nf4, double quantization), or 8."
+    )
+    compute: Literal["bf16", "fp8"] = Field(
+        default="bf16", description="What products with them are computed in; fp8 needs compute capability 8.9."
+    )
+
+
 class CheckpointWish(Wish):
     """Settings of the cut checkpoint."""
 
@@ -209,6 +225,16 @@ class Cuts(Wish):
     )
     lora: Annotated[Switch | LoraWish, BeforeValidator(_as_switch)] = Field(
         default="auto", description="Freeze the weights, learn low-rank adapters; approximate."
+    )
+    quantize: Annotated[
+        Switch | QuantizeWish,
+        BeforeValidator(
+            _as_quantize, json_schema_input_type=Switch | Literal["off", "nf4", "int8", "fp8"] | QuantizeWish
+        ),
+    ] = Field(
+        default="auto",
+        description="Keep the frozen weights under lora in few bits; true is nf4, auto leaves it off: its quality is"
+        " not measured.",
     )
     checkpoint: Annotated[
         Switch | Literal["selective", "full"] | CheckpointWish,

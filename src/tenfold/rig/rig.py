@@ -44,6 +44,8 @@ class Rig:
     """Modules that the base checkpoint did not hold or that are the task's head: trained in full, saved in full."""
     adapter: LoRA | None = None
     backpropagate: Backward = eager_backward
+    frozen_compute: Literal["bf16", "fp8"] = "bf16"
+    """What the products with quantized weights are to be computed in."""
     facts: tuple[str, ...] = field(default=())
     """One sentence per applied cut: what it really changed."""
 
