@@ -105,9 +105,7 @@ def test_a_forbidden_cut_is_not_said_to_want_evidence() -> None:
 def test_where_only_consent_is_missing_the_error_says_so() -> None:
     with pytest.raises(NoPlanFits) as raised:
         plan(make_recipe(), NOTHING, "L40S", **LLAMA_8B)
-    assert str(raised.value).endswith("; cuts.lora: true would do (its quality is not measured for task sft)"), (
-        raised.value
-    )
+    assert "cuts.lora: true would do (its quality is not measured for task sft)" in str(raised.value)
     with pytest.raises(NoPlanFits, match=r"budget\.hours") as raised:
         plan(make_recipe(budget={"hours": 1e-6}), NOTHING)
     assert "cuts.lora" not in str(raised.value), "it would not do either"

@@ -14,7 +14,7 @@ import pytest
 from measured import LORA_MEASURED
 from shapes import LLAMA_8B
 from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_paper
-from tenfold.errors import InputError, NoEffect, NoPlanFits
+from tenfold.errors import InputError, NoPlanFits
 from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
 from tenfold.machine import Machine, catalogue, local_machine
@@ -63,7 +63,9 @@ def test_the_cheapest_of_all_ways_is_taken() -> None:
         dense = Job(make_shape(), MIXED, machine, "sft", 16, 16, None, 3.0)
         packs = (None, *(Pack(tokens) for tokens in PACK_TOKENS))
         checkpoints = (None, *(Checkpoint(layers) for layers in (8, 16, 24, 32)))
-        for rows, *options in product((1, 2, 4, 8, 16), (None, LoRA()), packs, (None, Fuse()), checkpoints):
+        for rows, *options in product(
+            (1, 2, 4, 8, 16), (None, LoRA()), packs, (None, Fuse(), Fuse(compile=True)), checkpoints
+        ):
             cuts = [FineTune(), *(option for option in options if option is not None)]
             job = on_paper(cuts, replace(dense, micro_rows=rows))
             if peak_bytes(job) <= machine.memory_bytes * (1 - MARGIN):
@@ -85,14 +87,15 @@ FORCED: dict[str, tuple[Any, Cut]] = {
     "lora": ({"rank": 4, "alpha": 2.0, "targets": ["q_proj", "v_proj"]}, LoRA(4, 2.0, 0.0, ("q_proj", "v_proj"))),
     "checkpoint": ({"layers": 5}, Checkpoint(5)),
     "pack": ({"tokens": 3000}, Pack(3000)),
-    "fuse": ({"loss_rows": 100}, Fuse(100)),
+    "fuse": ({"loss_rows": 100, "compile": False}, Fuse(100)),
+    "fuse, compiled": ({"loss_rows": 100, "compile": True}, Fuse(100, compile=True)),
 }
 
 
 @pytest.mark.parametrize("name", FORCED)
 def test_forced_settings_are_in_the_plan(name: str) -> None:
     settings, cut = FORCED[name]
-    found = plan(make_recipe(cuts={name: settings}))
+    found = plan(make_recipe(cuts={name.split(",")[0]: settings}))
     assert cut in [cut_from_dict(one) for one in found.cuts]
 
 
@@ -120,10 +123,12 @@ def test_what_is_planned_fits_with_its_margin() -> None:
         assert found.prediction.peak_bytes <= gpu(name).memory_bytes * (1 - MARGIN)
 
 
-def test_rows_of_one_length_are_not_packed() -> None:
-    assert "pack" not in names(plan(workload=EQUAL))
-    with pytest.raises(NoEffect, match=re.escape("cuts.pack: changes nothing")):
-        plan(make_recipe(cuts={"pack": True}), workload=EQUAL)
+def test_rows_of_one_length_are_packed_only_where_layers_are_compiled() -> None:
+    """There is no padding to save, but on a GPU packed micro-batches have the steady shapes that can be recorded."""
+    assert "pack" not in names(plan(make_recipe(cuts={"fuse": {"compile": False}}), workload=EQUAL))
+    assert "pack" in names(plan(make_recipe(cuts={"fuse": {"compile": True}}), workload=EQUAL))
+    dense = Job(make_shape(), EQUAL, local_machine(), "sft", 16, 16, None, 3.0)
+    assert Pack(4096).price(dense) == dense
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ BAD = [
     ('output: {folder: "a\\nb"}', "output.folder: found 'a b' (text with odd characters), expected a text of one line"),
     (f"output: {{folder: {'x' * 4096}}}", "expected a text of one line and at most 1024 characters"),
     ("cuts: maybe", "recipe.yaml:4: cuts: found 'maybe' (text), expected a section with keys such as fine_tune, lora"),
-    ("cuts: {fuse: yes}", "cuts.fuse: found 'yes' (text), expected auto, true, false or its settings (loss_rows)"),
+    ("cuts: {fuse: yes}", "cuts.fuse: found 'yes' (text), expected auto, true, false or its settings (loss_rows, compile)"),
     ("cuts: {checkpoint: some}", "cuts.checkpoint: found 'some' (text), expected auto, true, false, off, selective, full"),
     ("cuts: {lora: {rank: 0}}", "recipe.yaml:4: cuts.lora.rank: found 0 (number), expected a whole number of at least 1"),
     ("cuts: {lora: {targets: [1]}}", "cuts.lora.targets[0]: found 1 (number), expected a text"),

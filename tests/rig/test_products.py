@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from rigs import relative_error
-from tenfold.rig.products import AdaptedProduct, Dense, Fp8, fp8_rows, scaled_product
+from tenfold.rig.operands import Dense, Fp8, fp8_rows, scaled_product
+from tenfold.rig.products import AdaptedProduct
 
 WIDTHS, INPUTS, RANK, SCALE = (24, 8, 8), 32, 4, 2.0
 
@@ -38,7 +39,7 @@ def gradients(outputs: list[torch.Tensor], wanted: list[torch.Tensor]) -> list[t
 
 def test_outputs_and_gradients_are_those_of_separate_layers() -> None:
     x, weight, adapters = draw(torch.float32)
-    outputs = AdaptedProduct.apply(x, Dense, 1, SCALE, weight, *adapters)
+    outputs = AdaptedProduct.apply(x, Dense(), 1, SCALE, weight, *adapters)
     expected = written_out(x, weight, adapters)
     for found, wanted in zip(outputs, expected, strict=True):
         assert relative_error(wanted, found) < 1e-6
@@ -50,7 +51,7 @@ def test_outputs_and_gradients_are_those_of_separate_layers() -> None:
 
 def test_a_scale_left_out_is_noticed() -> None:
     x, weight, adapters = draw(torch.float32)
-    outputs = AdaptedProduct.apply(x, Dense, 1, 1.0, weight, *adapters)
+    outputs = AdaptedProduct.apply(x, Dense(), 1, 1.0, weight, *adapters)
     for found, wanted in zip(outputs, written_out(x, weight, adapters), strict=True):
         assert relative_error(wanted, found) > 0.1
 
@@ -60,14 +61,13 @@ def test_an_input_that_needs_no_gradient_gets_none() -> None:
     calls: list[int] = []
 
     class Watched(Dense):
-        @staticmethod
-        def input_gradient(dy, parts, layer, rows):
+        def input_gradient(self, dy, parts, layer, rows):
             calls.append(layer)
-            return Dense.input_gradient(dy, parts, layer, rows)
+            return super().input_gradient(dy, parts, layer, rows)
 
-    gradients(list(AdaptedProduct.apply(x.detach(), Watched, 1, SCALE, weight, *adapters)), adapters)
+    gradients(list(AdaptedProduct.apply(x.detach(), Watched(), 1, SCALE, weight, *adapters)), adapters)
     assert calls == []
-    gradients(list(AdaptedProduct.apply(x, Watched, 1, SCALE, weight, *adapters)), [x])
+    gradients(list(AdaptedProduct.apply(x, Watched(), 1, SCALE, weight, *adapters)), [x])
     assert calls == [0, 1, 2]
 
 
@@ -83,7 +83,7 @@ def test_fp8_is_within_its_rounding_and_not_exact(turned: bool) -> None:
     parts = fp8_parts(weight)
     if turned:
         parts = (*parts, *[rows.t().contiguous() for rows in parts[0].split(list(WIDTHS))])
-    outputs = list(AdaptedProduct.apply(x, Fp8, len(parts), SCALE, *parts, *adapters))
+    outputs = list(AdaptedProduct.apply(x, Fp8(), len(parts), SCALE, *parts, *adapters))
     expected = written_out(x, weight, adapters)
     for found, wanted in zip(outputs, expected, strict=True):
         assert 1e-4 < relative_error(wanted, found) < 0.05

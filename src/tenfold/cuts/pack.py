@@ -29,8 +29,9 @@ class Pack(Cut):
 
     def price(self, job: Job) -> Job:
         """Useful tokens only."""
-        if job.workload.longest * job.workload.rows == job.workload.tokens:
-            return job  # every row is as long as the next: there is no padding to save
+        uniform = job.workload.longest * job.workload.rows == job.workload.tokens
+        if uniform and job.machine.vendor_kind == "cpu":
+            return job  # no padding to save; on a GPU steady shapes are what a pass is recorded in
         if job.shape.capped_attention:
             return job
         return replace(job, packed_tokens=self.tokens)

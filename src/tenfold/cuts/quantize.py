@@ -41,6 +41,8 @@ class Quantize(Cut):
 
     storage: StorageName = "nf4"
     compute: Literal["bf16", "fp8"] = "bf16"
+    keep: bool = False
+    """Where fuse compiles: keep beside the stored weights what their products take, the same numbers in bf16 or fp8."""
 
     def price(self, job: Job) -> Job:
         """Fewer bytes of frozen weights. Without lora nothing is frozen, and no byte is counted less."""
@@ -49,7 +51,7 @@ class Quantize(Cut):
         return replace(
             job,
             stored_as=self.storage,
-            stored_bytes=stored_bytes(self.storage, job),
+            stored_bytes=stored_bytes(self.storage, job) + (2 * job.shape.block_parameters if self.keep else 0),
             fp8_products=self.compute == "fp8" and has_fp8_products(job.machine),
         )
 
@@ -58,7 +60,7 @@ class Quantize(Cut):
         from tenfold.rig.quantizing import check_products, quantize_linears
 
         check_products(rig.device, self.compute)
-        return replace(quantize_linears(rig, self.storage), frozen_compute=self.compute)
+        return replace(quantize_linears(rig, self.storage), frozen_compute=self.compute, frozen_kept=self.keep)
 
 
 def bits_per_weight(storage: StorageName, in_features: int) -> float:

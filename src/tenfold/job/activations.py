@@ -34,10 +34,28 @@ def touched_bytes(job: Job, micro: MicroBatch) -> float:
 
 def block_bytes(job: Job, micro: MicroBatch) -> float:
     """What one block keeps of a micro-batch."""
+    if job.compiled and job.adapted and job.shape.gated_mlp and job.shape.norm == "rms" and not job.adapter_dropout:
+        return micro.tokens * compiled_width(job)
     per_token = (
         _norm_bytes(job) + _linear_input_bytes(job) + _mlp_bytes(job) + _adapter_bytes(job) + _dropout_bytes(job)
     )
     return micro.tokens * per_token + _attention_bytes(job, micro)
+
+
+def compiled_width(job: Job) -> float:
+    """Bytes a token of a compiled block of frozen weights: what no cheap operation can make again from what is kept.
+
+    The two inputs of its norms; queries, keys, values, output and log-sum-exp of attention; gate and up; and A x of
+    each adapter. rig/compiling.py lets the compiler recompute the rest, and tests/rig/test_compiling.py counts it.
+    """
+    shape, size = job.shape, job.dtype_bytes
+    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    stream = (4 if shape.post_norms else 2) * shape.hidden_size
+    normed = query + key if shape.qk_norm else 0
+    width = stream + 2 * query + 2 * key + normed + 2 * shape.intermediate_size
+    statistics = (shape.heads + 2) * FLOAT32_BYTES
+    thin = sum(linear.name in job.adapted for linear in shape.block_linears) * job.adapter_rank
+    return (width + thin) * size + statistics
 
 
 def input_bytes(job: Job, micro: MicroBatch) -> float:

@@ -46,6 +46,8 @@ class Job:
     """Names of the block's linear layers that carry an adapter; empty: all weights learn."""
     packed_tokens: int | None = None
     loss_rows: int | None = None
+    compiled: bool = False
+    """Layers are compiled one by one, their adapted products merged, and steady micro-batches recorded."""
     recomputed_layers: int = 0
 
     def uncut(self) -> Job:
@@ -62,6 +64,7 @@ class Job:
             adapted=(),
             packed_tokens=None,
             loss_rows=None,
+            compiled=False,
             recomputed_layers=0,
         )
 

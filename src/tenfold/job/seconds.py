@@ -29,11 +29,14 @@ def seconds_by_part(job: Job) -> dict[str, float]:
     launches = job.micro_batches * job.shape.layers * machine.efficiency.block_overhead_seconds
     launches *= 1 + 0.5 * job.recomputed_layers / job.shape.layers
     computed = products + moved
+    if job.compiled and job.packed_tokens is not None:
+        launches = 0.0  # a recorded pass is one launch
     steps = max(computed, launches) if machine.vendor_kind == "cuda" else computed + launches
     stored = job.shape.weights_bytes_on_disk or 2 * job.shape.parameters
     return {
         "import": run["import_seconds"],
         "load": stored / run["load_bytes_per_second"],
+        "compile": run["compile_seconds"] if job.compiled else 0.0,
         "train": steps + updates,
         "evaluate": evaluation_flops(job) / rate,
         "save": run["save_seconds"],

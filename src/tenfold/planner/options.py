@@ -53,12 +53,14 @@ def pack_options(recipe: Recipe, workload: Workload) -> tuple[Option, ...]:
 
 
 def fuse_options(recipe: Recipe) -> tuple[Option, ...]:
-    """Off and on, or as the recipe says."""
+    """Off, on, and on with compiled layers, or as the recipe says."""
     wish = recipe.cuts.fuse
     if wish is False:
         return (None,)
-    cut = Fuse(wish.loss_rows if isinstance(wish, FuseWish) else FuseWish().loss_rows)
-    return (None, cut) if wish == "auto" else (cut,)
+    settings = wish if isinstance(wish, FuseWish) else FuseWish()
+    choices = (False, True) if settings.compile is None else (settings.compile,)
+    cuts = tuple(Fuse(settings.loss_rows, choice) for choice in choices)
+    return (None, *cuts) if wish == "auto" else cuts
 
 
 def checkpoint_options(recipe: Recipe, layers: int) -> tuple[Option, ...]:

@@ -212,6 +212,9 @@ class FuseWish(Wish):
     """Settings of the cut fuse."""
 
     loss_rows: Rows = Field(default=2048, description="Tokens whose logits are held at once.")
+    compile: bool | None = Field(
+        default=None, description="Compile layers and record passes; null lets the planner choose, on GPUs only."
+    )
 
 
 class Cuts(Wish):
@@ -246,7 +249,7 @@ class Cuts(Wish):
         default="auto", description="Lay rows end to end instead of padding them."
     )
     fuse: Annotated[Switch | FuseWish, BeforeValidator(_as_switch)] = Field(
-        default="auto", description="A loss that never holds all logits."
+        default="auto", description="A loss that never holds all logits, and on GPUs compiled layers."
     )
 
 

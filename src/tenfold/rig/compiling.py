@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
+import torch._functorch.config as partitioning
+from torch._inductor.compile_fx import compile_fx
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tenfold.errors import NoEffect
@@ -23,16 +27,25 @@ def compile_rig(rig: Rig) -> Rig:
     blocks = [module for module in rig.model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not blocks:
         raise NoEffect(f"fuse: {type(rig.model).__name__} has no layers to compile one by one")
-    groups = merge_products(rig.model) if rig.adapter is not None else []
+    groups = merge_products(rig) if rig.adapter is not None else []
     for block in blocks:
-        block.compile()
+        block.compile(backend=lean_inductor)
     facts = [f"fuse: {len(blocks)} layers compiled, {sum(groups)} adapted products merged into {len(groups)}"]
     loss = rig.loss
     if isinstance(loss, ChunkedLoss):
         loss = replace(loss, chunk_loss_and_gradient=torch.compile(loss_in_one_pass))
     rig = replace(rig, loss=loss)
-    if rig.device.type == "cuda":
-        layout = replace(rig.layout, steady=True) if isinstance(rig.layout, PackedLayout) else rig.layout
-        rig = replace(rig, layout=layout, backpropagate=GraphedBackward())
+    if rig.device.type == "cuda" and isinstance(rig.layout, PackedLayout):
+        rig = replace(rig, layout=replace(rig.layout, steady=True), backpropagate=GraphedBackward())
         facts.append("fuse: micro-batches of one shape recorded as CUDA graphs")
     return replace(rig, facts=(*rig.facts, *facts))
+
+
+def lean_inductor(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:
+    """torch's compiler, keeping of a layer only what no cheap operation can make again in the backward pass.
+
+    By default it also keeps what a matrix product of the backward pass reads, such as the inputs of adapters; those are
+    an addition, a multiplication and a norm away from what is kept anyway, and a quarter of all bytes or more.
+    """
+    with partitioning.patch(ban_recompute_materialized_backward=False):
+        return compile_fx(graph, inputs)  # type: ignore[arg-type]

@@ -6,7 +6,8 @@ from typing import Protocol
 
 import torch
 
-from tenfold.rig.products import AdaptedProduct, Operand
+from tenfold.rig.operands import Operand
+from tenfold.rig.products import AdaptedProduct
 
 
 class Member(Protocol):
@@ -29,7 +30,7 @@ class ProductGroup:
     """
 
     def __init__(
-        self, members: tuple[Member, ...], operand: type[Operand], parts: tuple[torch.Tensor, ...], scale: float
+        self, members: tuple[Member, ...], operand: Operand, parts: tuple[torch.Tensor, ...], scale: float
     ) -> None:
         self.members = members
         self.operand = operand

@@ -13,82 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-FP8_LARGEST = 448.0
-"""The largest float8_e4m3fn (arXiv 2209.05433, table 1)."""
-
-
-class Operand(Protocol):
-    """How frozen weights [N, K] multiply; stateless. `parts` are the tensors that hold those of all layers."""
-
-    @staticmethod
-    def product(x: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """x [T, K] to x W^T [T, N], all layers beside each other."""
-        ...
-
-    @staticmethod
-    def input_gradient(dy: torch.Tensor, parts: Sequence[torch.Tensor], layer: int, rows: slice) -> torch.Tensor:
-        """dy [T, n] of one layer, whose weight is W[rows], to dy W[rows], [T, K]."""
-        ...
-
-
-class Dense:
-    """Weights as they are: one part [N, K] in the dtype of x."""
-
-    @staticmethod
-    def product(x: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """x [T, K] to x W^T [T, N]."""
-        return x @ parts[0].t()
-
-    @staticmethod
-    def input_gradient(dy: torch.Tensor, parts: Sequence[torch.Tensor], layer: int, rows: slice) -> torch.Tensor:
-        """dy [T, n] to dy W[rows], [T, K]."""
-        return dy @ parts[0][rows]
-
-
-class Fp8:
-    """Both sides in float8_e4m3fn with a float32 scale per row, sums in float32.
-
-    Parts: values [N, K] float8_e4m3fn and their scale [N] float32. If there are more, they are the values of each layer
-    transposed, [K, n] contiguous; else that copy is made anew in each backward pass: the hardware wants both factors to
-    be contiguous along the summed dimension.
-    """
-
-    @staticmethod
-    def product(x: torch.Tensor, parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """x [T, K] to x W^T [T, N]; x is rounded to fp8."""
-        narrow, scale = fp8_rows(x)
-        return scaled_product(narrow, scale, parts[0], parts[1])
-
-    @staticmethod
-    def input_gradient(dy: torch.Tensor, parts: Sequence[torch.Tensor], layer: int, rows: slice) -> torch.Tensor:
-        """dy [T, n] to dy W[rows], [T, K]; W's row scales join dy before it is rounded to fp8."""
-        narrow, scale = fp8_rows(dy.float() * parts[1][rows])
-        turned = parts[2 + layer] if len(parts) > 2 else parts[0][rows].t().contiguous()
-        ones = torch.ones(turned.shape[0], dtype=torch.float32, device=dy.device)
-        return scaled_product(narrow, scale, turned, ones)
-
-
-def fp8_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """x [T, K] as float8_e4m3fn and the float32 scale [T, 1] of each row; rows of zeros stay zeros."""
-    wide = x.float()
-    scale = wide.abs().amax(-1, keepdim=True).clamp_min(1e-12) / FP8_LARGEST
-    return (wide / scale).to(torch.float8_e4m3fn), scale
-
-
-def scaled_product(x: torch.Tensor, x_scale: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """(x_scale x) (scale weight)^T for fp8 x [T, K] with x_scale [T, 1] and fp8 weight [N, K] with scale [N].
-
-    bfloat16 [T, N] from the fp8 units of a GPU; elsewhere float32, the same numbers multiplied the long way.
-    """
-    if x.is_cuda:
-        return torch._scaled_mm(  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]  # it has no public name
-            x, weight.t(), scale_a=x_scale, scale_b=scale[None], out_dtype=torch.bfloat16, use_fast_accum=True
-        )
-    return (x.float() * x_scale) @ (weight.float() * scale[:, None]).t()
+from tenfold.rig.operands import Operand
 
 
 class AdaptedProduct(torch.autograd.Function):
@@ -100,18 +29,19 @@ class AdaptedProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: torch.Tensor, operand: type[Operand], parts: int, scale: float, *tensors: torch.Tensor
+        ctx: Any, x: torch.Tensor, operand: Operand, parts: int, scale: float, *tensors: torch.Tensor
     ) -> tuple[torch.Tensor, ...]:
         """`tensors`: the `parts` of the weights, then A of each layer, then B of each layer."""
         weight, down, up = _split(tensors, parts)
         thin = x @ _stack(down, x.dtype).t()
-        dense = operand.product(x, weight)
+        places = _ranges(up)
+        dense = operand.products(x, weight, places)
         ctx.save_for_backward(x, thin, *tensors)
         ctx.operand, ctx.parts, ctx.scale = operand, parts, scale
         outputs: list[torch.Tensor] = []
-        for b, rows, ranks in zip(up, _ranges(up), _ranges(down), strict=True):
+        for base, b, ranks in zip(dense, up, _ranges(down), strict=True):
             low = thin[:, ranks] @ (b * scale).to(x.dtype).t()
-            outputs.append((dense[:, rows].float() + low.float()).to(x.dtype))
+            outputs.append((base.float() + low.float()).to(x.dtype))
         return tuple(outputs)
 
     @staticmethod

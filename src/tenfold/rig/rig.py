@@ -46,6 +46,8 @@ class Rig:
     backpropagate: Backward = eager_backward
     frozen_compute: Literal["bf16", "fp8"] = "bf16"
     """What the products with quantized weights are to be computed in."""
+    frozen_kept: bool = False
+    """Quantized weights are kept as their products take them, not made so in each pass."""
     facts: tuple[str, ...] = field(default=())
     """One sentence per applied cut: what it really changed."""
 
