@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig.batch import Batch
+from tenfold.rig.filler import filled_multiple
 from tenfold.rig.loss import model_inputs
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.rig import Rig
@@ -37,7 +38,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(targets), rows):
             part = slice(start, start + rows)
-            logits = (hidden[part] @ working.T).float()
+            count = len(targets[part])
+            states = _filled(hidden[part], rows)
+            logits = (states @ working.T)[:count].float()
             if bias is not None:
                 logits += bias.float()
             wanted = targets[part, None]
@@ -49,11 +52,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
             if grad_bias is not None:
                 grad_bias += grad.sum(0)
-            narrow = grad.to(hidden.dtype)
+            narrow = _filled(grad.to(hidden.dtype), rows)
             if grad_hidden is not None:
-                grad_hidden[part] = narrow @ working
+                grad_hidden[part] = (narrow @ working)[:count]
             if grad_weight is not None:
-                grad_weight += narrow.T @ hidden[part]
+                grad_weight += narrow.T @ states
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.weight_dtype = weight.dtype
         return total
@@ -69,6 +72,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
+
+
+def _filled(values: torch.Tensor, rows: int) -> torch.Tensor:
+    """[N, ...] with zeros after it, at most `rows` in all, where each new shape of a product costs time."""
+    missing = -len(values) % filled_multiple(values.device, values.dtype, rows)
+    return values if missing == 0 else torch.nn.functional.pad(values, (0, 0, 0, missing))
 
 
 def chunked_cross_entropy(

@@ -13,6 +13,8 @@ from transformers import AttentionInterface, PreTrainedModel
 from tenfold.data.tokenize import Sample
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig.batch import IGNORED, Batch, next_token_targets, pad
+from tenfold.rig.filler import filled_multiple
+from tenfold.rig.precision import autocast
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.rig import Rig
 from tenfold.rig.segments import attend_segments, segment_rows
@@ -27,6 +29,8 @@ class PackedLayout:
 
     tokens: int
     pad_id: int
+    multiple: int = 1
+    """Filler after the last row makes each micro-batch a multiple of so many tokens."""
 
     def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
         """The samples of one optimizer step as micro-batches.
@@ -45,19 +49,20 @@ class PackedLayout:
         return [self._lay_out(rows) for _, rows in bins]
 
     def _lay_out(self, rows: Sequence[Sample]) -> Batch:
-        segments = segment_rows([len(row.input_ids) for row in rows])
+        segments = segment_rows([len(row.input_ids) for row in rows], self.multiple)
         if rows[0].label is not None:  # the head of a classifier wants its rows apart: the model packs and unpacks
             return replace(pad(rows, self.pad_id), segments=segments)
-        targets = torch.tensor([[target for row in rows for target in next_token_targets(row)]])
+        filler = segments.filler
+        targets = torch.tensor([[target for row in rows for target in next_token_targets(row)] + [IGNORED] * filler])
         return Batch(
-            input_ids=torch.tensor([[token for row in rows for token in row.input_ids]]),
+            input_ids=torch.tensor([[token for row in rows for token in row.input_ids] + [self.pad_id] * filler]),
             attention_mask=None,
-            position_ids=torch.tensor([[place for row in rows for place in range(len(row.input_ids))]]),
+            position_ids=torch.tensor([[place for row in rows for place in range(len(row.input_ids))] + [0] * filler]),
             segments=segments,
             targets=targets,
             loss_index=(targets.flatten() != IGNORED).nonzero().flatten(),
             rows=len(rows),
-            tokens=targets.numel(),
+            tokens=targets.numel() - filler,
         )
 
 
@@ -66,10 +71,12 @@ def pack_rig(rig: Rig, tokens: int) -> Rig:
 
     Raises NoEffect without an attention layer, InputError where packing changes results.
     """
-    pack_model(rig.model)
+    with autocast(rig.device, rig.dtype):  # as in training: what learns is float32, what is frozen may not be
+        pack_model(rig.model)
     pad_id = int(rig.model.config.pad_token_id or 0)
     fact = f"pack: rows end to end, at most {tokens} tokens a micro-batch, attention isolated per row"
-    return replace(rig, layout=PackedLayout(tokens, pad_id), facts=(*rig.facts, fact))
+    multiple = filled_multiple(rig.device, rig.dtype, tokens)
+    return replace(rig, layout=PackedLayout(tokens, pad_id, multiple), facts=(*rig.facts, fact))
 
 
 def pack_model(model: PreTrainedModel) -> None:
@@ -127,7 +134,7 @@ def _pack_inputs(inputs: dict[str, Any], offset: int) -> dict[str, Any]:
     counted = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids) + offset
 
     def pick(values: torch.Tensor) -> torch.Tensor:
-        return values.reshape(-1)[segments.cells][None]
+        return torch.cat([values.reshape(-1)[segments.cells], values.new_zeros(segments.filler)])[None]
 
     packed: dict[str, Any] = {
         **inputs,
@@ -147,8 +154,9 @@ def _unpack_outputs(module: torch.nn.Module, inputs: Mapping[str, Any], output: 
     if "padded_shape" not in inputs:
         return output
     rows, length = inputs["padded_shape"]
-    packed = output.last_hidden_state[0]
-    flat = packed.new_zeros(rows * length, packed.shape[-1]).index_copy(0, inputs["segments"].cells, packed)
+    segments = inputs["segments"]
+    packed = output.last_hidden_state[0, : len(segments.cells)]
+    flat = packed.new_zeros(rows * length, packed.shape[-1]).index_copy(0, segments.cells, packed)
     output.last_hidden_state = flat.unflatten(0, (rows, length))
     if output.get("pooler_output") is not None:
         output.pooler_output = module.pooler(output.last_hidden_state)  # type: ignore[operator]

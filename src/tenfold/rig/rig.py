@@ -42,6 +42,8 @@ class Rig:
     layout: Layout
     loss: Loss
     labels: tuple[str, ...] = ()
+    dtype: torch.dtype = torch.float32
+    """What matrix products compute in, and frozen weights are kept in; what learns stays float32."""
     new_modules: tuple[str, ...] = ()
     """Modules that the base checkpoint did not hold or that are the task's head: trained in full, saved in full."""
     adapter: LoRA | None = None

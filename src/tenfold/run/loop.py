@@ -58,7 +58,7 @@ def train_steps(
 
         loss_sum = torch.zeros((), device=rig.device)
         for batch in batches:
-            with autocast(rig.device):
+            with autocast(rig.device, rig.dtype):
                 loss = rig.loss(rig.model, batch.to(rig.device))
             (loss / loss_tokens).backward()
             loss_sum += loss.detach()
