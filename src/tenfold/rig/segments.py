@@ -211,7 +211,7 @@ def _working_dtype(query: torch.Tensor) -> torch.dtype:
     """What attention computes in: float32 on a CPU.
 
     There PyTorch's fused kernel makes a small product for each head, and its backward pass in bfloat16 takes 1.5 to 6
-    times as long as in float32 (rows of 25 to 190 tokens, torch 2.13, Xeon with AMX; bench/results/cpu_products).
+    times as long as in float32 (rows of 25 to 190 tokens, torch 2.13, Xeon with AMX).
     """
     return torch.float32 if query.device.type == "cpu" else query.dtype
 
