@@ -34,10 +34,10 @@ def prepare(folder: Path) -> tuple[Path, Path]:
     return paths[0], paths[1]
 
 
-def leg(seed: int, steps: int, folder: Path) -> dict[str, Any]:
-    """Ours, then the peer beside it, for one seed."""
+def recipe_of(seed: int, steps: int, folder: Path) -> dict[str, Any]:
+    """What our side trains, with all that the planner chooses left to it."""
     train, test = prepare(folder)
-    recipe = {
+    return {
         "model": str(MODEL),
         "task": "sft",
         "data": {"train": str(train), "eval": str(test)},
@@ -45,8 +45,12 @@ def leg(seed: int, steps: int, folder: Path) -> dict[str, Any]:
         "train": {"max_steps": steps, "batch_size": 8, "seed": seed, "eval_every_steps": steps},
         "output": {"folder": str(folder / "run"), "ledger": str(folder / "ledger.sqlite")},
     }
+
+
+def leg(seed: int, steps: int, folder: Path) -> dict[str, Any]:
+    """Ours, then the peer beside it, for one seed."""
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
+    path.write_text(yaml.safe_dump(recipe_of(seed, steps, folder)))
     fresh(tenfold_command("train", str(path), "--json"))
     receipt = json.loads(
         fresh(tenfold_command("prove", str(folder / "run" / "receipt.json"), "--baseline", "peer", "--json"))

@@ -63,7 +63,7 @@ def gradient(rig: Rig, rows: list[Sample]) -> tuple[float, torch.Tensor]:
     return float(total) / count, torch.cat([w.grad.float().flatten() for _, w in rig.trainable if w.grad is not None])
 
 
-def precise(model, loss, batch, loss_tokens):
+def precise(model, loss, batch, loss_tokens, dtype):
     """`eager_backward` without autocast."""
     summed = loss(model, batch)
     (summed / loss_tokens).backward()

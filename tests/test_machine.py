@@ -25,6 +25,7 @@ from tenfold.machine import (
     evidence,
     find_compiler,
     find_machines,
+    has_matrix_units,
     local_machine,
 )
 from tenfold.recipe import MachineWish
@@ -161,6 +162,30 @@ def test_inductor_names_the_same_compiler() -> None:
     assert config.cpp.cxx[-1] == os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 
 
+def test_a_cpu_computes_in_bfloat16_if_it_has_matrix_units() -> None:
+    assert has_matrix_units("flags\t: fpu avx512_bf16 amx_bf16 amx_tile\n")
+    assert not has_matrix_units("flags\t: fpu avx512_bf16 amx_int8 amx_tile\n")
+    assert not has_matrix_units("")
+
+
+def test_a_machine_is_held_to_the_number_format_that_is_wished_for() -> None:
+    h200, t4 = (next(machine for machine in catalogue() if machine.name == name) for name in ("H200 SXM", "T4"))
+    assert h200.computing_in("auto") is h200.computing_in("bfloat16") is h200
+    assert h200.computing_in("float32").dtype == "float32"
+    assert t4.computing_in("float32") is t4
+    with pytest.raises(InputError, match=r"train\.dtype: T4"):
+        t4.computing_in("bfloat16")
+
+
+def test_only_machines_with_hardware_for_the_number_format_are_found() -> None:
+    found = {machine.name for machine in find_machines(MachineWish(name="auto"), "bfloat16")}
+    assert "T4" not in found
+    assert "T4" in {machine.name for machine in find_machines(MachineWish(name="auto"))}
+    assert {machine.dtype for machine in find_machines(MachineWish(name="auto"), "float32")} == {"float32"}
+    with pytest.raises(InputError, match="T4"):
+        find_machines(MachineWish(name="T4"), "bfloat16")
+
+
 @pytest.mark.parametrize(
     ("wish", "names", "tiers"),
     [
@@ -230,7 +255,7 @@ def test_this_computer_has_no_price_unless_it_is_given(monkeypatch: pytest.Monke
     here = local_machine()
     assert here.vendor_kind == "cpu"
     assert here.usd_per_hour is None
-    assert here.dtype == "float32"
+    assert here.computing_in("float32").dtype == "float32"
     assert here.flops["float32"] > 1e9
     assert here.memory_bytes > 2**28
     assert local_machine(0.4).usd_per_hour == 0.4

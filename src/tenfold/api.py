@@ -32,7 +32,7 @@ def plan(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[st
         wishes = load_recipe(Path(recipe), overrides)
     else:
         wishes = recipe if isinstance(recipe, Recipe) else recipe_from_dict(dict(recipe))
-    machines = find_machines(wishes.machine)
+    machines = find_machines(wishes.machine, wishes.train.dtype)
     shape = read_shape(wishes.model.name, wishes.model.revision)
     dataset, _ = read_dataset(wishes, shape)
     workload = Workload.from_samples(dataset.train, dataset.evaluation, labels=len(dataset.labels))

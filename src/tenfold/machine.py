@@ -54,6 +54,8 @@ class Machine:
     bandwidth_bytes_per_second: float
     compute_capability: float | None
     efficiency: Efficiency
+    float32_efficiency: Efficiency | None = None
+    """Where it differs."""
     tdp_watts: float | None = None
     usd_per_hour: float | None = None
     provider: str = ""
@@ -63,8 +65,20 @@ class Machine:
 
     @property
     def dtype(self) -> Literal["float32", "bfloat16"]:
-        """What tenfold computes in here: bfloat16 from compute capability 8.0 on, float32 elsewhere."""
-        return "bfloat16" if (self.compute_capability or 0) >= 8.0 else "float32"
+        """What tenfold computes in here: bfloat16 where the hardware multiplies matrices of it, float32 elsewhere.
+
+        On GPUs from compute capability 8.0 on, on CPUs with AMX: this is where `flops` has a rate for it.
+        """
+        return "bfloat16" if "bfloat16" in self.flops else "float32"
+
+    def computing_in(self, dtype: Literal["auto", "float32", "bfloat16"]) -> Machine:
+        """This machine, held to a number format. Raises InputError where it has no hardware for it."""
+        if dtype in ("auto", self.dtype):
+            return self
+        if dtype == "bfloat16":
+            raise InputError(f"train.dtype: {self.label} has no hardware for bfloat16; write auto or float32")
+        flops = {"float32": self.flops["float32"]}
+        return replace(self, flops=flops, efficiency=self.float32_efficiency or self.efficiency)
 
     @property
     def label(self) -> str:
@@ -166,11 +180,17 @@ def catalogue() -> tuple[Machine, ...]:
     )
 
 
-def find_machines(wish: MachineWish) -> tuple[Machine, ...]:
-    """The machines that a recipe allows, at the prices that count.
+def find_machines(wish: MachineWish, dtype: Literal["auto", "float32", "bfloat16"] = "auto") -> tuple[Machine, ...]:
+    """The machines that a recipe allows, at the prices that count, computing in the number format it wishes for.
 
-    Raises InputError if a name is unknown or the provider or tier leaves none.
+    Raises InputError if a name is unknown, or if the provider, tier or number format leaves none.
     """
+    found = _find_machines(wish)
+    able = [machine for machine in found if dtype != "bfloat16" or machine.dtype == "bfloat16"]
+    return tuple(machine.computing_in(dtype) for machine in able or found[:1])
+
+
+def _find_machines(wish: MachineWish) -> tuple[Machine, ...]:
     found: list[Machine] = []
     for wanted in wish.names:
         if wanted == "local":
@@ -262,15 +282,33 @@ def _cpu() -> Machine:
     model = named[1].strip() if named else "CPU"
     hertz = float(clock[1]) * 1e6 if clock else 2.5e9
     peak = cores * hertz * _flops_per_cycle(info)
+    flops = {"float32": peak}
+    if has_matrix_units(info):
+        flops["bfloat16"] = cores * hertz * AMX_FLOPS_PER_CYCLE
     return Machine(
         name=f"local: {cores} x {model}",
         vendor_kind="cpu",
         memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        flops={"float32": peak},
+        flops=flops,
         bandwidth_bytes_per_second=10e9 * cores,  # one DDR4/DDR5 stream per core, a low guess
         compute_capability=None,
-        efficiency=efficiency_of(model, "cpu"),
+        efficiency=efficiency_of(model, "cpu with AMX" if "bfloat16" in flops else "cpu"),
+        float32_efficiency=efficiency_of(model, "cpu") if "bfloat16" in flops else None,
     )
+
+
+AMX_FLOPS_PER_CYCLE = 1024
+"""bfloat16 FLOP per cycle and core: TDPBF16PS multiplies 16 x 32 by 32 x 16 in 16 cycles (Intel's optimization manual,
+chapter on AMX)."""
+
+
+def has_matrix_units(info: str) -> bool:
+    """Whether /proc/cpuinfo shows AMX for bfloat16.
+
+    Without it bfloat16 is slow or not worth its rounding: AVX-512 alone has at most twice the rate of float32.
+    """
+    flags = re.search(r"^flags\s*:(.*)$", info, re.M)
+    return flags is not None and "amx_bf16" in flags[1].split()
 
 
 def _flops_per_cycle(info: str) -> int:

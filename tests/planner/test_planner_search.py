@@ -126,7 +126,7 @@ def test_what_is_planned_fits_with_its_margin() -> None:
 def test_rows_of_one_length_are_packed_only_where_layers_are_compiled() -> None:
     """There is no padding to save, but on a GPU packed micro-batches have the steady shapes that can be recorded."""
     assert "pack" not in names(plan(make_recipe(cuts={"fuse": {"compile": False}}), workload=EQUAL))
-    assert "pack" in names(plan(make_recipe(cuts={"fuse": {"compile": True}}), workload=EQUAL))
+    assert "pack" in names(plan(make_recipe(cuts={"pack": True, "fuse": {"compile": True}}), workload=EQUAL))
     dense = Job(make_shape(), EQUAL, local_machine(), "sft", 16, 16, None, 3.0)
     assert Pack(4096).price(dense) == dense
 

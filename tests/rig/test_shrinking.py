@@ -37,8 +37,8 @@ def test_a_step_that_runs_out_of_memory_gives_the_gradients_of_one_that_does_not
     rig.model.zero_grad(set_to_none=True)
     said: list[str] = []
 
-    def scarce(model, summed_loss, batch, loss_tokens):
-        found = rig.backpropagate(model, summed_loss, batch, loss_tokens)
+    def scarce(model, summed_loss, batch, loss_tokens, dtype):
+        found = rig.backpropagate(model, summed_loss, batch, loss_tokens, dtype)
         if batch.tokens > 45:  # after the gradients, so that a retry which forgot to drop them would count them twice
             raise torch.OutOfMemoryError("pretended")
         return found

@@ -186,6 +186,8 @@ def _attention_bytes(job: Job, micro: MicroBatch) -> float:
         output = query * micro.tokens if _keeps_input(job, {"o"}) else 0
         return (3 * query * micro.cells + output) * size + probabilities
     if packed:
+        if job.machine.vendor_kind == "cpu":
+            size = FLOAT32_BYTES  # rig/segments computes attention in it there
         width = query + 2 * key
         output = query * micro.cells + (query * micro.tokens if _keeps_input(job, {"o"}) else 0)
     else:

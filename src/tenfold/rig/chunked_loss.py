@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig.batch import IGNORED, Batch
+from tenfold.rig.filler import filled_multiple
 from tenfold.rig.loss import model_inputs
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.rig import Rig
@@ -39,7 +40,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(targets), rows):
             part = slice(start, start + rows)
-            logits = hidden[part] @ working.T
+            count = len(targets[part])
+            states = _filled(hidden[part], rows)
+            logits = (states @ working.T)[:count]
             if bias is not None:
                 logits = logits + bias.to(logits.dtype)
             loss, grad = chunk_loss_and_gradient(logits, targets[part])
@@ -48,10 +51,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 continue
             if grad_bias is not None:
                 grad_bias += grad.sum(0, dtype=torch.float32)
+            narrow = _filled(grad, rows)
             if grad_hidden is not None:
-                grad_hidden[part] = grad @ working
+                grad_hidden[part] = (narrow @ working)[:count]
             if grad_weight is not None:
-                grad_weight += grad.T @ hidden[part]
+                grad_weight += narrow.T @ states
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.weight_dtype = weight.dtype
         return total
@@ -95,6 +99,12 @@ def loss_in_one_pass(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch
     loss = ((normalizer - wide.gather(1, wanted)) * bears).sum()
     chosen = torch.arange(wide.shape[1], device=wide.device) == wanted
     return loss, (((wide - normalizer).exp() - chosen.float()) * bears).to(logits.dtype)
+
+
+def _filled(values: torch.Tensor, rows: int) -> torch.Tensor:
+    """[N, ...] with zeros after it, at most `rows` in all, where each new shape of a product costs time."""
+    missing = -len(values) % filled_multiple(values.device, values.dtype, rows)
+    return values if missing == 0 else torch.nn.functional.pad(values, (0, 0, 0, missing))
 
 
 def chunked_cross_entropy(

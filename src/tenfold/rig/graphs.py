@@ -38,7 +38,9 @@ class GraphedBackward:
         self._stream = torch.cuda.Stream()
         self._pool: Any = None
 
-    def __call__(self, model: PreTrainedModel, loss: Loss, batch: Batch, loss_tokens: int) -> torch.Tensor:
+    def __call__(
+        self, model: PreTrainedModel, loss: Loss, batch: Batch, loss_tokens: int, dtype: torch.dtype
+    ) -> torch.Tensor:
         """As `eager_backward`."""
         key = shape_key(batch)
         seen = self._seen[key] = self._seen.get(key, 0) + 1
@@ -48,11 +50,11 @@ class GraphedBackward:
             # On the stream that records later, because autograd accumulates a gradient on the stream it first met.
             self._stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._stream):
-                summed = eager_backward(model, loss, batch, loss_tokens)
+                summed = eager_backward(model, loss, batch, loss_tokens, dtype)
             torch.cuda.current_stream().wait_stream(self._stream)
             return summed
         if recorded is None:
-            recorded = self._recorded[key] = self._record(model, loss, batch)
+            recorded = self._recorded[key] = self._record(model, loss, batch, dtype)
         return recorded.replay(batch, loss_tokens)
 
     def _attach_gradients(self, model: PreTrainedModel) -> None:
@@ -72,13 +74,13 @@ class GraphedBackward:
         if dropped:
             torch._foreach_zero_(dropped)  # pyright: ignore[reportPrivateImportUsage, reportPrivateUsage]  # one launch, as torch.optim does
 
-    def _record(self, model: PreTrainedModel, loss: Loss, batch: Batch) -> _Recorded:
+    def _record(self, model: PreTrainedModel, loss: Loss, batch: Batch, dtype: torch.dtype) -> _Recorded:
         torch.cuda.synchronize()
         still = cloned(batch)
         loss_tokens = torch.ones((), device=batch.input_ids.device)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            summed = eager_backward(model, loss, still, loss_tokens)
+            summed = eager_backward(model, loss, still, loss_tokens, dtype)
         self._pool = graph.pool()
         return _Recorded(graph, still, loss_tokens, summed)
 

@@ -12,9 +12,11 @@ from transformers.pytorch_utils import Conv1D
 
 from tenfold.cuts.lora import LoRA
 from tenfold.errors import InputError, NoEffect
+from tenfold.rig.adapter_product import adapter_product
 from tenfold.rig.product_group import ProductGroup
 from tenfold.rig.rig import Rig
 from tenfold.rig.stored_linear import StoredLinear, stored_weights
+from tenfold.rig.wide_linear import widen_linears
 
 
 class AdaptedLinear(torch.nn.Module):
@@ -49,6 +51,10 @@ class AdaptedLinear(torch.nn.Module):
         """[..., in] to [..., out]."""
         if self.group is not None:
             return self.group(self, x)
+        if not isinstance(self.base, StoredLinear) and (self.dropout.p == 0.0 or not self.training):
+            x = x.to(self.weight.dtype)  # a norm may hand float32 to a layer that is frozen in bfloat16
+            weight = self.weight.T if isinstance(self.base, Conv1D) else self.weight
+            return adapter_product(x, weight, self.bias, self.lora_A, self.lora_B, self.scale)
         y = self.base(x)
         thin = F.linear(self.dropout(x).flatten(0, -2), self.lora_A.to(x.dtype))
         sum_ = torch.addmm(y.flatten(0, -2), thin, self.lora_B.to(x.dtype).T, alpha=self.scale)
@@ -96,13 +102,15 @@ def adapt_linears(rig: Rig, cut: LoRA) -> Rig:
     if not names:
         raise NoEffect(f"lora: {type(model).__name__} has no linear layer to adapt")
     model.requires_grad_(False)
-    if rig.device.type == "cuda":
-        model.to(torch.bfloat16)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
+    if rig.dtype != torch.float32:
+        model.to(rig.dtype)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
     for name in names:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, AdaptedLinear(model.get_submodule(name), cut))  # type: ignore[arg-type]
     for name in rig.new_modules:
         model.get_submodule(name).requires_grad_(True).float()
+    if rig.device.type == "cpu" and rig.dtype != torch.float32:
+        widen_linears(model, rig.new_modules)
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     total = sum(weight.numel() for weight in model.parameters()) + stored_weights(model)
     fact = f"lora: {len(names)} linear layers, rank {cut.rank}, {trained:,} of {total:,} parameters learn"

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from tenfold.errors import InputError
 from tenfold.rig.batch import PaddedLayout
 from tenfold.rig.loss import classification_loss, next_token_loss
+from tenfold.rig.precision import default_dtype
 from tenfold.rig.quantizing import store_linears, stored_as
 from tenfold.rig.rig import Rig, Source, Task
 
@@ -35,6 +36,7 @@ def build_rig(
     micro_batch_rows: int = 8,
     pad_id: int | None = None,
     dropout: float | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Rig:
     """A rig whose model is a skeleton on the meta device: shapes without weights.
 
@@ -66,6 +68,7 @@ def build_rig(
         device=torch.device(device),
         layout=PaddedLayout(micro_batch_rows, int(config.pad_token_id or 0)),
         loss=classification_loss if task == "classify" else next_token_loss,
+        dtype=dtype,
         labels=labels,
         new_modules=_heads(model) if task == "classify" else (),
     )
@@ -85,6 +88,7 @@ def rig_around(model: PreTrainedModel, task: Task | None = None) -> Rig:
         device=model.device,
         layout=PaddedLayout(1, int(model.config.pad_token_id or 0)),
         loss=classification_loss if task == "classify" else next_token_loss,
+        dtype=default_dtype(model.device),
         labels=tuple((model.config.id2label or {}).values()) if task == "classify" else (),
         new_modules=_heads(model) if task == "classify" else (),
     )

@@ -14,6 +14,8 @@ from tenfold.data.tokenize import Sample
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig.attention import attend_packed
 from tenfold.rig.batch import IGNORED, Batch, next_token_targets, pad
+from tenfold.rig.filler import filled_multiple
+from tenfold.rig.precision import autocast
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.ragged import ragged_rows
 from tenfold.rig.rig import Rig
@@ -31,6 +33,8 @@ class PackedLayout:
     pad_id: int
     steady: bool = False
     """Fill micro-batches up to one of few lengths, for layers that are compiled and passes that are recorded."""
+    multiple: int = 1
+    """Filler after the last row makes each micro-batch a multiple of so many tokens."""
 
     def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
         """The samples of one optimizer step as micro-batches.
@@ -51,8 +55,8 @@ class PackedLayout:
     def _lay_out(self, rows: Sequence[Sample]) -> Batch:
         lengths = [len(row.input_ids) for row in rows]
         if rows[0].label is not None:  # the head of a classifier wants its rows apart: the model packs and unpacks
-            return replace(pad(rows, self.pad_id), segments=segment_rows(lengths))
-        filling = filling_rows(lengths, self.tokens) if self.steady else []
+            return replace(pad(rows, self.pad_id), segments=segment_rows(lengths, self.multiple))
+        filling = filling_rows(lengths, self.tokens) if self.steady else filling_tokens(lengths, self.multiple)
         targets = [target for row in rows for target in next_token_targets(row)] + [IGNORED] * sum(filling)
         bearing = [place for place, target in enumerate(targets) if target != IGNORED]
         idle: list[int] = []
@@ -62,7 +66,7 @@ class PackedLayout:
             input_ids=torch.tensor([[token for row in rows for token in row.input_ids] + [self.pad_id] * sum(filling)]),
             attention_mask=None,
             position_ids=torch.tensor([[place for length in (*lengths, *filling) for place in range(length)]]),
-            segments=ragged_rows([*lengths, *filling]) if self.steady else segment_rows(lengths),
+            segments=ragged_rows([*lengths, *filling]) if self.steady else segment_rows(lengths, self.multiple),
             targets=torch.tensor([targets]),
             loss_index=torch.tensor(bearing + idle, dtype=torch.long),
             rows=len(rows),
@@ -83,15 +87,22 @@ def filling_rows(lengths: Sequence[int], tokens: int) -> list[int]:
     return [longest] * whole + [rest] * (rest > 0)
 
 
+def filling_tokens(lengths: Sequence[int], multiple: int) -> list[int]:
+    """Single tokens of padding, each at position 0, that fill a micro-batch up to a multiple."""
+    return [1] * (-sum(lengths) % multiple)
+
+
 def pack_rig(rig: Rig, tokens: int) -> Rig:
     """The rig with packed batches.
 
     Raises NoEffect without an attention layer, InputError where packing changes results.
     """
-    pack_model(rig.model)
+    with autocast(rig.device, rig.dtype):  # as in training: what learns is float32, what is frozen may not be
+        pack_model(rig.model)
     pad_id = int(rig.model.config.pad_token_id or 0)
     fact = f"pack: rows end to end, at most {tokens} tokens a micro-batch, attention isolated per row"
-    return replace(rig, layout=PackedLayout(tokens, pad_id), facts=(*rig.facts, fact))
+    multiple = filled_multiple(rig.device, rig.dtype, tokens)
+    return replace(rig, layout=PackedLayout(tokens, pad_id, multiple=multiple), facts=(*rig.facts, fact))
 
 
 def pack_model(model: PreTrainedModel) -> None:
@@ -149,7 +160,7 @@ def _pack_inputs(inputs: dict[str, Any], offset: int) -> dict[str, Any]:
     counted = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids) + offset
 
     def pick(values: torch.Tensor) -> torch.Tensor:
-        return values.reshape(-1)[segments.cells][None]
+        return torch.cat([values.reshape(-1)[segments.cells], values.new_zeros(segments.filler)])[None]
 
     packed: dict[str, Any] = {
         **inputs,
@@ -169,8 +180,9 @@ def _unpack_outputs(module: torch.nn.Module, inputs: Mapping[str, Any], output: 
     if "padded_shape" not in inputs:
         return output
     rows, length = inputs["padded_shape"]
-    packed = output.last_hidden_state[0]
-    flat = packed.new_zeros(rows * length, packed.shape[-1]).index_copy(0, inputs["segments"].cells, packed)
+    segments = inputs["segments"]
+    packed = output.last_hidden_state[0, : len(segments.cells)]
+    flat = packed.new_zeros(rows * length, packed.shape[-1]).index_copy(0, segments.cells, packed)
     output.last_hidden_state = flat.unflatten(0, (rows, length))
     if output.get("pooler_output") is not None:
         output.pooler_output = module.pooler(output.last_hidden_state)  # type: ignore[operator]

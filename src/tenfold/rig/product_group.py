@@ -48,6 +48,8 @@ class ProductGroup:
         return output if member.bias is None else output + member.bias.to(output.dtype)
 
     def _compute(self, x: torch.Tensor) -> list[torch.Tensor]:
+        kind = x.device.type
+        x = x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
         down = [member.lora_A for member in self.members]
         up = [member.lora_B for member in self.members]
         outputs = AdaptedProduct.apply(

@@ -40,6 +40,8 @@ class Rig:
     layout: Layout
     loss: Loss
     labels: tuple[str, ...] = ()
+    dtype: torch.dtype = torch.float32
+    """What matrix products compute in, and frozen weights are kept in; what learns stays float32."""
     new_modules: tuple[str, ...] = ()
     """Modules that the base checkpoint did not hold or that are the task's head: trained in full, saved in full."""
     adapter: LoRA | None = None
@@ -59,7 +61,7 @@ class Rig:
     def backward(self, batch: Batch, loss_tokens: int) -> torch.Tensor:
         """Forward and backward pass of a micro-batch on this rig's device: adds to the gradients what it owes to a mean
         over `loss_tokens` targets. Returns its summed loss, float32, detached."""
-        return self.backpropagate(self.model, self.loss, batch.to(self.device), loss_tokens)
+        return self.backpropagate(self.model, self.loss, batch.to(self.device), loss_tokens, self.dtype)
 
     def mean_loss(
         self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None = None

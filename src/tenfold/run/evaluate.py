@@ -31,7 +31,7 @@ def evaluate(rig: Rig, samples: Sequence[Sample]) -> dict[str, float]:
     for start in range(0, len(ordered), CHUNK_ROWS):
         for batch in rig.layout(ordered[start : start + CHUNK_ROWS]):
             placed = batch.to(rig.device)
-            with autocast(rig.device):
+            with autocast(rig.device, rig.dtype):
                 if rig.task == "classify":
                     logits = class_logits(rig.model, placed)
                     total += torch.nn.functional.cross_entropy(logits, placed.targets, reduction="sum").cpu()

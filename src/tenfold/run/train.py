@@ -137,6 +137,7 @@ def _build(plan: Plan, source: Source, dataset: Dataset, tokenizer: Tokenizer, d
         device=device,
         micro_batch_rows=plan.micro_batch_size,
         dropout=plan.recipe.train.dropout,
+        dtype=torch.bfloat16 if plan.machine.dtype == "bfloat16" else torch.float32,
         pad_id=tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id,
     )
     if not any(isinstance(cut, FineTune) for cut in cuts):
