@@ -57,8 +57,10 @@ def _load(path: Path, device: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     torch.set_float32_matmul_precision("highest")
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16, attn_implementation="sdpa")
-    return model.to(device).float()  # as bf16 over the bus, widened on the device
+    model = AutoModelForCausalLM.from_pretrained(
+        path, dtype=torch.bfloat16, attn_implementation="sdpa", device_map={"": device}
+    )
+    return model.float()  # bf16 over the bus, widened on the device
 
 
 def _summed_loss(model: Any, batch: dict[str, Any]) -> torch.Tensor:

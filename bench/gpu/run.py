@@ -23,6 +23,10 @@ from gate import gate
 from shapes import SHAPES, model_folder
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+
+from measure import machine  # noqa: E402
+
 SYSTEMS: dict[str, list[str]] = {
     "unsloth": ["peers/unsloth_lora.py", "--setting", "as-shipped"],
     "unsloth-best": ["peers/unsloth_lora.py", "--setting", "best"],
@@ -95,6 +99,7 @@ class Session:
         self.body: dict[str, Any] = {
             "benchmark": "gpu-rows",
             "date": date,
+            "machine": machine(),
             "shape": arguments.shape,
             "workload": arguments.workload,
             "settings": {name: str(value) for name, value in vars(arguments).items()},

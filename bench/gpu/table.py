@@ -19,7 +19,7 @@ from shapes import SHAPES, flops_per_token
 
 ROOT = Path(__file__).resolve().parents[2]
 BF16_FLOPS = 790e12
-"""What large bf16 matrix products reach on an H200, in FLOP/s: the denominator of every row, whatever it computes in."""
+"""FLOP/s of large bf16 matrix products on an H200: the denominator of every row, whatever it computes in."""
 
 TITLES = {
     "llama-8b": "Llama-3.1-8B", "llama-1b": "Llama-3.2-1B", "qwen3-1.7b": "Qwen3-1.7B", "tiny": "tiny (a try-out)",

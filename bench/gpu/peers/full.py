@@ -23,14 +23,11 @@ FULL_LEARNING_RATE = 1e-5
 def build(arguments: argparse.Namespace, folder: Path) -> Any:
     """The model by transformers."""
     import torch
-    from peers.plain import checkpoint, liger, plain_backward, plain_prepare
+    from peers.plain import checkpoint, liger, load, plain_backward, plain_prepare
     from protocol import System
-    from transformers import AutoModelForCausalLM
 
     best = arguments.setting == "best"
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
-    model = model.to(arguments.device)
-    model.config.use_cache = False
+    model = load(folder, arguments.device)
     if not arguments.no_liger:
         liger(model)
     if not best:

@@ -22,15 +22,12 @@ from program import ALPHA, LEARNING_RATE, LINEARS, RANK, arguments_of, go_offlin
 def build(arguments: argparse.Namespace, folder: Path) -> Any:
     """The model by transformers, adapters by PEFT."""
     import torch
-    from peers.plain import checkpoint, liger, plain_backward, plain_prepare
+    from peers.plain import checkpoint, liger, load, plain_backward, plain_prepare
     from peft import LoraConfig, get_peft_model
     from protocol import System
-    from transformers import AutoModelForCausalLM
 
     best = arguments.setting == "best"
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
-    base = base.to(arguments.device)
-    base.config.use_cache = False
+    base = load(folder, arguments.device)
     if arguments.liger:
         liger(base)
     if not best:

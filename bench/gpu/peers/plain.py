@@ -5,10 +5,21 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from rows import Row, padded, targets
+from transformers import AutoModelForCausalLM
+
+
+def load(folder: Path, device: str) -> Any:
+    """The model by transformers, bf16, straight to the device."""
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.bfloat16, attn_implementation="sdpa", device_map={"": device}
+    )
+    model.config.use_cache = False
+    return model
 
 
 def plain_prepare(arguments: argparse.Namespace, sort: bool) -> Callable[[Sequence[Row]], list[dict[str, Any]]]:

@@ -25,15 +25,14 @@ def build(arguments: argparse.Namespace, folder: Path) -> Any:
     """The trainer, around two rows of data that it never reads."""
     import torch
     from datasets import Dataset
-    from peers.plain import plain_prepare
+    from peers.plain import load, plain_prepare
     from peft import LoraConfig
     from protocol import System
     from rows import Row
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
     best = arguments.setting == "best"
-    base = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, attn_implementation="sdpa")
     config = SFTConfig(
         output_dir=tempfile.mkdtemp(),
         gradient_checkpointing=not best,
@@ -45,7 +44,7 @@ def build(arguments: argparse.Namespace, folder: Path) -> Any:
         dataset_num_proc=None,
     )
     trainer = SFTTrainer(
-        model=base.to(arguments.device),
+        model=load(folder, arguments.device),
         args=config,
         processing_class=AutoTokenizer.from_pretrained(folder),
         train_dataset=Dataset.from_dict({"input_ids": [[4, 5, 6], [7, 8, 9]], "labels": [[4, 5, 6], [7, 8, 9]]}),

@@ -10,7 +10,6 @@ autocast. Packed rows go through its padding-free path: one line with `packed_se
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import sys
 import time
@@ -101,15 +100,6 @@ def _attention() -> str:
     return f"xformers {found}" if found else "no xformers: torch's attention"
 
 
-def _load_cuda_12() -> None:
-    """xformers' wheel wants CUDA 12's runtime even beside a torch for CUDA 13; it may be carried as a wheel."""
-    for place in sys.path:
-        library = Path(place) / "nvidia" / "cuda_runtime" / "lib" / "libcudart.so.12"
-        if library.exists():
-            ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-            return
-
-
 def main() -> None:
     """Measure one row."""
     go_offline()
@@ -117,6 +107,11 @@ def main() -> None:
         __doc__,
         qlora={"action": "store_true", "help": "nf4 base"},
         loader={"choices": ["language", "model"], "default": "language"},
+        xformers={
+            "choices": ["yes", "no", "auto"],
+            "default": "auto",
+            "help": "auto: for short rows, which need it to be fast; torch's own attention is faster for full ones",
+        },
         cuda_graphs={"action": "store_true", "help": "Unsloth's opt-in graphs of each block"},
     )
     os.environ.setdefault("UNSLOTH_COMPILE_LOCATION", "/tmp/unsloth_compiled_cache")
@@ -124,8 +119,9 @@ def main() -> None:
         os.environ["UNSLOTH_RMSNORM_SAVE_OUTPUT"] = "1"
     if arguments.cuda_graphs:
         os.environ["UNSLOTH_BLOCK_CUDAGRAPHS"] = "1"
+    if arguments.xformers == "no" or (arguments.xformers == "auto" and arguments.workload == "fixed"):
+        sys.modules["xformers"] = None  # type: ignore[assignment]  # as if it were not installed
     started = time.perf_counter()
-    _load_cuda_12()
     import unsloth  # noqa: F401
 
     run(arguments, build, time.perf_counter() - started)
