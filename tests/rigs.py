@@ -58,4 +58,4 @@ def step_gradient(rig: Rig, rows: Sequence[Sample]) -> tuple[float, torch.Tensor
 
 def relative_error(expected: torch.Tensor, found: torch.Tensor) -> float:
     """||found - expected|| / ||expected||."""
-    return float((found - expected).norm() / expected.norm())
+    return float((found - expected).detach().norm() / expected.detach().norm())

@@ -6,13 +6,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from command_line import BERT, Workplace, call, tree, write_recipe
+from command_line import BERT, call, tree, write_recipe
 from damage import (
     Change,
     add,
@@ -171,7 +170,8 @@ LIMITS = [
     Bad("memory too small", both(big_model, wish({"machine": {"name": "T4"}, "cuts": {"lora": False}})), ("no plan fits: the smallest way needs", "the largest allowed machine, T4", "has 14.7"), code=3),
     Bad("fuse on labels", wish({**BERT, "cuts": {"fuse": True}}), ("cuts.fuse: changes nothing for task classify",)),
     Bad("too many blocks", wish({"cuts": {"checkpoint": {"layers": 9}}}), ("cuts.checkpoint.layers: found 9, but the model has 3 blocks",)),
-    Bad("unknown target", wish({"cuts": {"lora": {"targets": ["w_proj"]}}}), ("w_proj",)),
+    Bad("unknown target", wish({"cuts": {"lora": {"targets": ["w_proj"]}}}), ("cuts.lora.targets: no linear layer of this model is called w_proj; did you mean", "? It has q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write all-linear")),
+    Bad("target of another family", wish({**BERT, "cuts": {"lora": {"targets": ["q_proj"]}}}), ("is called q_proj; did you mean query? It has query, key, value, dense; or write all-linear",)),
     Bad("nothing to pack", both(put("train.jsonl", "".join(ROW.replace("w1", f"w{n}") for n in range(20))), wish({"cuts": {"pack": True}})), ("cuts.pack: changes nothing",)),
 ]  # fmt: skip
 
@@ -193,7 +193,7 @@ PLANS = [
     Bad("plan is a folder", nothing, ("done.json: cannot be read",), ("train", "done.json")),
     Bad("plan of another version", settings("plan.json", schema_version=2), ("plan.json: not a plan of this version: schema_version",), ("train", "plan.json")),
     Bad("plan is no JSON", put("plan.json", "{"), ("plan.json: not a plan of this version",), ("train", "plan.json")),
-    Bad("plan with an unknown cut", settings("plan.json", cuts=[{"cut": "magic"}]), ("magic", "expected one of fine_tune, lora"), ("train", "plan.json")),
+    Bad("plan with an unknown cut", settings("plan.json", cuts=[{"cut": "magic"}]), ("magic", "expected one of fine_tune, quantize, lora"), ("train", "plan.json")),
     Bad("plan with an odd setting", settings("plan.json", cuts=[{"cut": "fine_tune"}, {"cut": "lora", "ranks": 4}]), ("lora", "unknown setting 'ranks'"), ("train", "plan.json")),
     Bad("plan with an odd value", settings("plan.json", cuts=[{"cut": "fine_tune"}, {"cut": "lora", "rank": "four"}]), ("rank", "four"), ("train", "plan.json")),
     Bad("override of a plan", nothing, ("--set: changes a recipe, but a plan is already made",), ("train", "plan.json", "--set", "train.seed=1")),
@@ -246,19 +246,6 @@ USAGE = [
 ]  # fmt: skip
 
 CASES = [*RECIPES, *DATA, *MODELS, *LOADING, *LIMITS, *OUTPUTS, *PLANS, *RESULTS, *USAGE]
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    folder = tmp_path_factory.mktemp("cli")
-    return Workplace(folder / "work", folder / "original")
-
-
-@pytest.fixture
-def work(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = workplace.reset()
-    monkeypatch.chdir(folder)
-    yield folder
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

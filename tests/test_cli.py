@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -19,7 +19,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from command_line import BERT, Outcome, Workplace, call, edit_json, write_recipe
+from command_line import BERT, Outcome, call, edit_json, write_recipe
 from tenfold.planner import Plan
 from tenfold.receipt import Receipt
 
@@ -29,19 +29,6 @@ AS_COMMAND = "import sys; sys.argv = ['tenfold', *{}]\nfrom tenfold.cli import m
 """`tenfold` with arguments, as Python code."""
 
 Run = Callable[..., Outcome]
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    folder = tmp_path_factory.mktemp("cli")
-    return Workplace(folder / "work", folder / "original")
-
-
-@pytest.fixture
-def work(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    folder = workplace.reset()
-    monkeypatch.chdir(folder)
-    yield folder
 
 
 @pytest.fixture
@@ -305,7 +292,7 @@ def test_the_default_ledger_may_be_empty(tenfold: Run) -> None:
 
 
 def test_merge_names_its_folder(work: Path, tenfold: Run) -> None:
-    assert json.loads(tenfold("merge", "done/adapter-best", "merged", "--json").out) == {"model": "merged"}
+    assert json.loads(tenfold("merge", "done/adapter-best", "merged", "--json").out) == {"model": "merged", "facts": []}
     assert (work / "merged" / "model.safetensors").is_file()
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rigs import make_rig, make_rows, step_gradient
-from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_rig
+from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, cut_from_dict, on_rig
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig.model import build_rig
 from tenfold.rig.rig import Rig, Source, Task
@@ -30,6 +30,7 @@ class Case:
 
 CASES = {
     "fine_tune": Case(FineTune()),
+    "quantize": Case(Quantize(storage="int8")),
     "lora": Case(LoRA(rank=4, alpha=8.0, dropout=0.1, targets=("q_proj",), rslora=True)),
     "pack": Case(Pack(tokens=48)),
     "fuse": Case(Fuse(loss_rows=5)),
@@ -118,7 +119,7 @@ class Bare(torch.nn.Module):
         return None
 
 
-@pytest.mark.parametrize("cut", [LoRA(), Pack(), Fuse(), Checkpoint(layers=1)], ids=lambda cut: cut.name)
+@pytest.mark.parametrize("cut", [Quantize(), LoRA(), Pack(), Fuse(), Checkpoint(layers=1)], ids=lambda cut: cut.name)
 def test_refuses_a_model_without_its_target(cut: Cut) -> None:
     rig = make_rig("llama", "sft")
     bare = Rig(Bare(), "sft", rig.source, rig.device, rig.layout, rig.loss)  # type: ignore[arg-type]
@@ -136,6 +137,12 @@ def test_fine_tune_refuses_a_folder_without_weights(tmp_path: Any) -> None:
 def test_a_fold_applies_in_order() -> None:
     rig = on_rig((LoRA(rank=2), Pack(), Fuse(), Checkpoint(layers=1)), make_rig("llama", "sft"))
     assert [fact.split(":")[0] for fact in rig.facts] == ["lora", "pack", "fuse", "checkpoint"]
+
+
+def test_what_settles_where_weights_go_comes_before_them(tmp_path: Any) -> None:
+    rig = build_rig(Source(str(tiny_folder(tmp_path / "base"))), "sft")
+    rig = on_rig((FineTune(), Quantize(), LoRA(rank=2)), rig)
+    assert [fact.split(":")[0] for fact in rig.facts] == ["quantize", "fine_tune", "lora"]
 
 
 def test_settings_are_plain_values() -> None:

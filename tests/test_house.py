@@ -40,7 +40,7 @@ def test_files_and_functions_stay_small(path: Path) -> None:
         assert function.end_lineno - function.lineno < FUNCTION_LINES, function.name
         arguments = function.args
         count = len(arguments.args) + len(arguments.kwonlyargs) + len(arguments.posonlyargs)
-        assert count <= PARAMETERS or function.name == "attend_segments", function.name  # a signature of transformers
+        assert count <= PARAMETERS or function.name == "attend_packed", function.name  # a signature of transformers
 
 
 @each_file

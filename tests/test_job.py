@@ -15,13 +15,14 @@ transformers = pytest.importorskip("transformers")
 from torch.autograd.graph import saved_tensors_hooks  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, on_paper, on_rig  # noqa: E402
+from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_paper, on_rig  # noqa: E402
 from tenfold.data.tokenize import Sample  # noqa: E402
 from tenfold.job import Job, bytes_by_kind, flops_by_part, kept_bytes, peak_bytes, seconds_by_part  # noqa: E402
-from tenfold.machine import local_machine  # noqa: E402
+from tenfold.machine import Machine, local_machine  # noqa: E402
 from tenfold.rig.batch import PaddedLayout  # noqa: E402
 from tenfold.rig.loss import classification_loss, next_token_loss  # noqa: E402
 from tenfold.rig.rig import Rig, Source  # noqa: E402
+from tenfold.rig.stored_linear import StoredLinear  # noqa: E402
 from tenfold.shape import shape_from_config  # noqa: E402
 from tenfold.workload import Workload  # noqa: E402
 
@@ -169,6 +170,8 @@ COMBINATIONS: dict[str, tuple[Cut, ...]] = {
     "pack": (Pack(tokens=4096),),
     "lora pack": (LORA, Pack(tokens=4096)),
     "fuse": (Fuse(loss_rows=32),),
+    "quantize lora": (Quantize(), LORA),
+    "quantize lora pack checkpoint": (Quantize("fp8"), LORA, Pack(tokens=4096), Checkpoint(layers=1)),
     "lora pack checkpoint": (LORA, Pack(tokens=4096), Checkpoint(layers=1)),
     "lora pack fuse checkpoint": (LORA, Pack(tokens=4096), Fuse(loss_rows=32), Checkpoint(layers=1)),
 }
@@ -288,10 +291,54 @@ def test_each_cut_saves_its_own_kind_of_bytes(cut: Cut, less: set[str], more: se
     assert cut.price(after) == after
 
 
+WEIGHTS_TOLERANCE = 0.04
+"""Relative; nf4 keeps a table of 2 KiB beside each weight, which counts in a model of 3 MB."""
+
+
+def weight_bytes(rig: Rig) -> int:
+    """Parameters and what is stored of them, adapters and the model's own tables of positions left out."""
+    stored = [part for m in rig.model.modules() if isinstance(m, StoredLinear) for part in m.parts.values()]
+    plain = [weight for name, weight in rig.model.named_parameters() if "lora_" not in name]
+    return sum(weight.nbytes for weight in (*plain, *stored))
+
+
+@pytest.mark.parametrize("storage", ["fp8", "int8", "nf4"])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "phi3", "gpt2", "bert"])
+def test_quantize_predicts_the_bytes_of_weights(family: str, storage: Any) -> None:
+    samples = rows_of("text" if family in DECODERS else "classify", EQUAL)
+    measured = weight_bytes(on_rig((Quantize(storage), LORA), make_rig(family, len(samples))))
+    job = make_job(family, samples)
+    kinds = bytes_by_kind(on_paper((FineTune(), Quantize(storage), LORA), job))
+    plain = bytes_by_kind(on_paper((FineTune(), LORA), job))
+    assert kinds["weights"] == pytest.approx(measured, rel=WEIGHTS_TOLERANCE)
+    assert plain["weights"] > 1.3 * measured, "the control: what is not quantized is another number"
+    assert {kind for kind in kinds if kinds[kind] != plain[kind]} == {"weights", "transients"}
+
+
+def test_quantize_changes_no_byte_where_all_weights_learn() -> None:
+    job = make_plain_job()
+    assert bytes_by_kind(Quantize().price(job)) == bytes_by_kind(job)
+    assert Quantize().price(replace(job, pretrained=False)) == replace(job, pretrained=False)
+
+
+def test_fp8_products_are_priced_where_the_machine_has_them() -> None:
+    job = make_plain_job()
+    rates = {"bfloat16": 1e12, "float8": 2e12}
+    fast = replace(job.machine, vendor_kind="cuda", compute_capability=9.0, flops=rates)
+    slow = replace(fast, flops={"bfloat16": 1e12})
+
+    def seconds(machine: Machine, compute: Any) -> float:
+        changed = on_paper((Quantize("fp8", compute), LORA), replace(job, machine=machine))
+        return seconds_by_part(changed)["train"]
+
+    assert seconds(fast, "fp8") < seconds(fast, "bf16")
+    assert seconds(slow, "fp8") == seconds(slow, "bf16")
+
+
 def test_a_price_is_a_changed_copy() -> None:
     job = make_plain_job()
     before = replace(job)
-    for cut in (LORA, Checkpoint(layers=1), Fuse(), Pack()):
+    for cut in (LORA, Quantize(), Checkpoint(layers=1), Fuse(), Pack()):
         assert cut.price(job) != job
     assert job == before
 

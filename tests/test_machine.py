@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import subprocess
+import sys
+from dataclasses import replace
 from datetime import date
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 
 from tenfold import machine as module
 from tenfold.errors import InputError
-from tenfold.machine import _flops_per_cycle, catalogue, efficiency_of, evidence, find_machines, local_machine
+from tenfold.machine import (
+    _flops_per_cycle,
+    catalogue,
+    efficiency_of,
+    evidence,
+    find_compiler,
+    find_machines,
+    local_machine,
+)
 from tenfold.recipe import MachineWish
 
 
@@ -79,6 +91,74 @@ def test_a_gpu_without_bfloat16_computes_in_float32() -> None:
     dtypes = {machine.name: machine.dtype for machine in catalogue()}
     assert dtypes["T4"] == dtypes["V100 16GB"] == "float32"
     assert dtypes["A100 80GB"] == dtypes["L4"] == "bfloat16"
+
+
+def test_what_a_machine_can_multiply_follows_its_compute_capability() -> None:
+    machines = {
+        row["gpu"]: find_machines(MachineWish(name=row["gpu"], usd_per_hour=1.0))[0] for row in rows_of("gpus.csv")
+    }
+    for machine in machines.values():
+        assert machine.compute_capability is not None
+        assert machine.supports_bf16 == (machine.compute_capability >= 8.0) == (machine.dtype == "bfloat16")
+        assert machine.supports_fp8 == (machine.compute_capability >= 8.9) == ("float8" in machine.flops)
+    assert {name for name, machine in machines.items() if not machine.supports_bf16} == {"T4", "V100 16GB", "V100 32GB"}
+    old = {"RTX 3090", "A10G", "A40", "RTX A6000", "A100 40GB", "A100 80GB"}
+    assert {name for name, machine in machines.items() if machine.supports_bf16 and not machine.supports_fp8} == old
+
+
+def test_a_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_driver_gpu", lambda: None)
+    here = replace(local_machine(), flops={"float32": 1e11})
+    assert not here.supports_bf16
+    assert not here.supports_fp8
+
+
+def put_programs(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).write_text("#!/bin/sh\n")
+        (folder / name).chmod(0o755)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="programs are found by their ending there")
+@pytest.mark.parametrize(
+    ("kind", "there", "variables", "found"),
+    [
+        ("cuda", (), {}, None),
+        ("cuda", ("gcc", "clang"), {}, "gcc"),
+        ("cuda", ("clang", "g++"), {}, "clang"),
+        ("cuda", ("cl",), {}, "cl"),
+        ("cuda", ("g++",), {}, None),
+        ("cuda", ("gcc", "mycc"), {"CC": "mycc"}, "mycc"),
+        ("cuda", ("gcc",), {"CC": "mycc"}, None),
+        ("cuda", ("gcc",), {"CXX": "mycc"}, "gcc"),
+        ("cpu", (), {}, None),
+        ("cpu", ("gcc",), {}, None),
+        ("cpu", ("g++", "clang++"), {}, "clang++" if sys.platform == "darwin" else "g++"),
+        ("cpu", ("mycc",), {"CXX": "mycc"}, "mycc"),
+        ("cpu", ("g++",), {"CXX": "mycc"}, None),
+    ],
+)
+def test_the_compiler_is_the_one_that_torch_would_call(
+    kind: Literal["cpu", "cuda"],
+    there: tuple[str, ...],
+    variables: dict[str, str],
+    found: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    put_programs(tmp_path, *there)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("CC", "CXX"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert find_compiler(kind) == (None if found is None else str(tmp_path / found))
+
+
+def test_inductor_names_the_same_compiler() -> None:
+    """Its setting, as torch was imported; this test alone here needs torch."""
+    config = pytest.importorskip("torch._inductor.config")
+    assert config.cpp.cxx[-1] == os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 
 
 @pytest.mark.parametrize(

@@ -9,13 +9,18 @@ from typing import Any
 
 import pytest
 
+from shapes import LLAMA_8B
 from tenfold.errors import InputError
 from tenfold.shape import read_shape, shape_from_config
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
+from tenfold.cuts.lora import LoRA, names_layer  # noqa: E402
 from tenfold.rig.linear import features, target_linears  # noqa: E402
+from tenfold.rig.model import build_rig  # noqa: E402
+from tenfold.rig.rig import Source  # noqa: E402
+from tenfold.shape.families import FAMILIES as KNOWN  # noqa: E402
 from tiny import DECODERS, ENCODERS, FAMILIES, tiny_folder  # noqa: E402
 
 
@@ -46,8 +51,6 @@ def test_one_weight_more_is_noticed(tmp_path: Path) -> None:
 
 
 def test_block_linears_are_the_ones_that_lora_finds(instance: tuple[str, Path]) -> None:
-    from tenfold.cuts import LoRA
-
     family, folder = instance
     shape = read_shape(str(folder))
     model = transformers.AutoModel.from_pretrained(folder)
@@ -57,6 +60,57 @@ def test_block_linears_are_the_ones_that_lora_finds(instance: tuple[str, Path]) 
     assert found == sorted(expected)
     assert shape.block_parameters == sum(rows * columns for rows, columns in found)
     assert shape.kind == ("decoder" if family in DECODERS else "encoder")
+
+
+def in_block(name: str) -> str:
+    """A module's path inside its block: what follows the block's number."""
+    return re.sub(r"^.*?\.\d+\.", "", name)
+
+
+def test_modules_are_called_what_the_family_says(instance: tuple[str, Path]) -> None:
+    shape = read_shape(str(instance[1]))
+    model = transformers.AutoModel.from_pretrained(instance[1])
+    names = [name for name in target_linears(model, LoRA(), ()) if "pooler" not in name]  # type: ignore[arg-type]
+    assert {in_block(name) for name in names} == {linear.module for linear in shape.block_linears}
+    assert len(names) == shape.layers * len(shape.block_linears)
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_every_known_family_has_these_modules(family: str) -> None:
+    """Families that no tiny model stands for, too: built without weights."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 64}
+    names = {"distilbert": {"dim": 32, "n_layers": 1, "n_heads": 4, "hidden_dim": 64}, "gpt2": {}}
+    config = transformers.AutoConfig.for_model(family, **names.get(family, sizes), vocab_size=99, pad_token_id=0)
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(config)
+    names = [name for name in target_linears(model, LoRA(), ()) if ".0." in name]
+    shape = shape_from_config("x", config.to_dict())
+    assert sorted(in_block(name) for name in names) == sorted(linear.module for linear in shape.block_linears)
+
+
+TARGETS = (
+    "q_proj", "self_attn.q_proj", "attn.q_proj", "0.self_attn.q_proj", "2.self_attn.q_proj", "3.self_attn.q_proj",
+    "x.self_attn.q_proj", "qkv_proj", "gate_up_proj", "proj", "c_attn", "c_proj", "mlp.c_proj", "attn.c_proj", "query",
+    "self.query", "dense", "output.dense", "attention.output.dense", "intermediate.dense", "1.output.dense", "Wo", "Wi",
+    "mlp.Wo", "attn.Wqkv", "q_lin", "ffn.lin2", "lin1", "lm_head", "classifier", "pooler.dense", "score", "nothing",
+)  # fmt: skip
+
+
+def test_paper_and_model_agree_on_targets(instance: tuple[str, Path]) -> None:
+    """A name is refused on paper if and only if the model refuses it, and is priced for the layers that it adapts."""
+    family, folder = instance
+    shape = read_shape(str(folder))
+    if family in DECODERS:
+        rig = build_rig(Source(str(folder)), "text")
+    else:
+        rig = build_rig(Source(str(folder)), "classify", labels=("a", "b"))
+    for target in TARGETS:
+        on_paper = {linear.module for linear in shape.block_linears if names_layer(target, linear, shape.layers)}
+        try:
+            found = target_linears(rig.model, LoRA(targets=(target,)), rig.new_modules)
+        except InputError:
+            found = []
+        assert on_paper == {in_block(name) for name in found}, target
 
 
 def test_max_positions_is_the_longest_row_that_runs(instance: tuple[str, Path]) -> None:
@@ -88,22 +142,13 @@ def test_reads_no_more_than_headers(tmp_path: Path) -> None:
 
 
 def test_a_configuration_alone_is_enough(tmp_path: Path) -> None:
-    llama = {
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "intermediate_size": 14336,
-        "vocab_size": 128256,
-        "max_position_embeddings": 131072,
-        "torch_dtype": "bfloat16",
-    }
-    (tmp_path / "config.json").write_text(json.dumps(llama))
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA_8B))
     shape = read_shape(str(tmp_path))
     assert shape.parameters == 8_030_261_248  # Llama-3.1-8B
     assert shape.weights_bytes_on_disk is None
     assert shape.dtype_on_disk == "bfloat16"
+    older = {"torch_dtype" if key == "dtype" else key: value for key, value in LLAMA_8B.items()}
+    assert shape_from_config(str(tmp_path), older, tmp_path) == shape
 
 
 def test_a_text_model_inside_a_multimodal_one(tmp_path: Path) -> None:

@@ -136,8 +136,10 @@ def merge(
     """Fold an adapter into its base model."""
     from tenfold.export.merge import merge as merge_folder
 
-    merge_folder(adapter, folder)
-    _show({"model": str(folder)} if as_json else str(folder))
+    facts = merge_folder(adapter, folder)
+    for fact in () if as_json else facts:
+        print(fact, file=sys.stderr)
+    _show({"model": str(folder), "facts": list(facts)} if as_json else str(folder))
 
 
 @app.command()

@@ -7,7 +7,9 @@ import difflib
 import json
 import os
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
@@ -69,6 +71,38 @@ class Machine:
         """Name, provider and kind of price."""
         tier = "" if self.tier == "on_demand" else f" {self.tier}"
         return f"{self.name} ({self.provider}{tier})" if self.provider else self.name
+
+    @property
+    def supports_bf16(self) -> bool:
+        """Matrix products in bfloat16: where a rate for it is known, which is from compute capability 8.0 on.
+
+        Source: NVIDIA's CUDA C++ Programming Guide, arithmetic instructions by compute capability.
+        """
+        return "bfloat16" in self.flops
+
+    @property
+    def supports_fp8(self) -> bool:
+        """Matrix products in fp8 (e4m3, e5m2): compute capability 8.9 (Ada), 9.0 (Hopper) and later; never a CPU.
+
+        Source: torch._scaled_mm refuses anything older; NVIDIA's CUDA C++ Programming Guide, as above.
+        """
+        return self.vendor_kind == "cuda" and (self.compute_capability or 0) >= 8.9
+
+
+def find_compiler(kind: Literal["cpu", "cuda"]) -> str | None:
+    """Path of the compiler that torch.compile calls on this computer, None where it would fail for want of one.
+
+    For a GPU, Triton builds its launchers in C with CC, else the first of gcc, clang and cl (triton.runtime.build). For
+    a CPU, Inductor builds its kernels in C++ with CXX, else with the one that the system is known for
+    (torch._inductor.config.cpp.cxx). A variable that names no program is not made good by another compiler.
+    """
+    if kind == "cuda":
+        variable, names = "CC", ("gcc", "clang", "cl")
+    else:
+        variable, names = "CXX", ({"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++"),)
+    named = os.environ.get(variable)
+    paths = (shutil.which(name) for name in (names if named is None else (named,)))
+    return next((path for path in paths if path is not None), None)
 
 
 def _rows(name: str) -> list[dict[str, str]]:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import transformers
 
-from tenfold.cuts import FineTune, LoRA, Pack, on_rig
+from tenfold.cuts import FineTune, LoRA, Pack, Quantize, on_rig
 from tenfold.errors import InputError
 from tenfold.export.adapter import load_adapter, save_adapter
 from tenfold.export.base_hash import base_sha256
 from tenfold.export.merge import merge, save_model
 from tenfold.rig.model import build_rig
+from tenfold.rig.quantizing import stored_as
 from tenfold.rig.rig import Rig, Source, Task
 from tiny import DECODERS, ENCODERS, FAMILIES, tiny_folder
 
@@ -67,6 +69,45 @@ def test_round_trips_with_equal_logits(family: str, task: Task, tmp_path: Path) 
     torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-5)
     if task == "classify":
         assert tuple(merged.config.id2label.values()) == LABELS
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("storage", ["nf4", "int8", "fp8"])
+@pytest.mark.parametrize(("family", "task"), [("llama", "sft"), ("gpt2", "sft"), ("phi3", "sft"), ("bert", "classify")])
+def test_an_adapter_of_a_quantized_base_goes_with_it(family: str, task: Task, storage: Any, tmp_path: Path) -> None:
+    """The adapter names the original base; loading and merging it take the base as it was stored."""
+    peft = pytest.importorskip("peft")
+    base = tiny_folder(tmp_path / "base", family)
+    labels = LABELS if task == "classify" else ()
+    torch.manual_seed(1)
+    cuts = (FineTune(), Quantize(storage), LoRA(rank=4))
+    rig = on_rig(cuts, build_rig(Source(str(base)), task, labels=labels))
+    with torch.no_grad():
+        for _, weight in rig.trainable:
+            weight += 0.1 * torch.randn_like(weight)
+    expected = logits(rig.model)
+    save_adapter(rig, tmp_path / "adapter", base_sha256(base))
+
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(base)
+    assert config["fan_in_fan_out"] == (family == "gpt2")
+    loaded = load_adapter(tmp_path / "adapter")
+    assert stored_as(loaded.model) == storage
+    torch.testing.assert_close(logits(loaded.model), expected, rtol=1e-5, atol=1e-5)
+
+    (fact,) = merge(tmp_path / "adapter", tmp_path / "merged")
+    assert f"as {storage} stored it" in fact
+    merged = auto(task).from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-5)
+
+    plain = auto(task).from_pretrained(base, **({"num_labels": 3} if task == "classify" else {}))
+    on_original = logits(peft.PeftModel.from_pretrained(plain, tmp_path / "adapter"))
+    assert not torch.allclose(on_original, expected, rtol=1e-3, atol=1e-3), "the control: the original base differs"
+    assert float((on_original - expected).norm() / expected.norm()) < 0.5, "but PEFT loads it all the same"
+
+
+def test_merging_a_plain_base_has_nothing_to_say(adapter: Path) -> None:
+    assert merge(adapter, adapter.parent / "merged") == ()
 
 
 def test_a_fully_trained_model_is_a_plain_folder(tmp_path: Path) -> None:

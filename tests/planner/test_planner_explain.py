@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from measured import LORA_MEASURED
 from tenfold.machine import catalogue
 from tenfold.planner import Plan, make_plan
 from tenfold.planner.explain import duration, render_plan
@@ -31,7 +32,7 @@ def make(name: str = "one-billion", usd_per_hour: float | None = 2.0, guessed: b
     machine = replace(machine, usd_per_hour=usd_per_hour, efficiency=replace(machine.efficiency, guessed=guessed))
     recipe = recipe_from_dict({"model": "m", "task": "text", "data": {"train": "rows.jsonl"}})
     workload = Workload(tuple((length, 50) for length in range(100, 900, 100)), loss_tokens=100_000)
-    return make_plan(recipe, shape_from_config(name, CONFIG), workload, (machine,))
+    return make_plan(recipe, shape_from_config(name, CONFIG), workload, (machine,), LORA_MEASURED)
 
 
 def shown(plan: Plan) -> str:

@@ -11,29 +11,20 @@ from typing import Any
 
 import pytest
 
-from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_paper
+from measured import LORA_MEASURED
+from shapes import LLAMA_8B
+from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_paper
 from tenfold.errors import InputError, NoEffect, NoPlanFits
 from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
 from tenfold.machine import Machine, catalogue, local_machine
 from tenfold.planner import Plan, make_plan
 from tenfold.planner.options import PACK_TOKENS
-from tenfold.planner.search import TIE
+from tenfold.planner.way import TIE
 from tenfold.recipe import Recipe, recipe_from_dict
 from tenfold.shape import Shape, shape_from_config
 from tenfold.workload import Workload
 
-LLAMA_8B = {
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "intermediate_size": 14336,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "dtype": "bfloat16",
-}
 MIXED = Workload(tuple((length, 10 * (40 - length // 50)) for length in range(50, 2000, 50)), loss_tokens=4_000_000)
 EQUAL = Workload(((512, 5000),), loss_tokens=5000 * 511)
 
@@ -53,7 +44,9 @@ def gpu(name: str, **changes: Any) -> Machine:
 def plan(
     recipe: Recipe | None = None, workload: Workload = MIXED, machines: tuple[Machine, ...] = (), **shape: Any
 ) -> Plan:
-    return make_plan(recipe or make_recipe(), make_shape(**shape), workload, machines or (gpu("H200 SXM"),))
+    """All tasks have evidence for lora here, so that the search is seen at its work."""
+    shape_ = make_shape(**shape)
+    return make_plan(recipe or make_recipe(), shape_, workload, machines or (gpu("H200 SXM"),), LORA_MEASURED)
 
 
 def names(found: Plan) -> list[str]:
@@ -138,8 +131,20 @@ def test_rows_of_one_length_are_not_packed() -> None:
     [
         ({"fuse": True}, {"final_logit_softcapping": 30.0}, "cuts.fuse: changes nothing"),
         ({"pack": True}, {"attn_logit_softcapping": 50.0}, "cuts.pack: changes nothing"),
-        ({"lora": {"targets": ["nothing"]}}, {}, "no linear layer of this model is called nothing"),
-        ({"lora": {"targets": ["q_proj", "w_proj"]}}, {}, "no linear layer of this model is called w_proj;"),
+        (
+            {"lora": {"targets": ["nothing"]}},
+            {},
+            "no linear layer of this model is called nothing;"
+            " it has q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write all-linear",
+        ),
+        ({"lora": {"targets": ["q_proj", "w_proj"]}}, {}, "is called w_proj; did you mean "),
+        ({"lora": {"targets": ["q_porj"]}}, {}, "is called q_porj; did you mean q_proj"),
+        ({"lora": {"targets": ["query"]}}, {}, "is called query; did you mean q_proj? It has"),
+        ({"lora": {"targets": ["gate_up_proj"]}}, {}, "did you mean gate_proj or up_proj? It has"),
+        ({"lora": {"targets": ["q_proj"]}}, {"model_type": "phi3"}, "did you mean qkv_proj? It has qkv_proj, o_proj, "),
+        ({"lora": {"targets": ["attn.q_proj"]}}, {}, "is called attn.q_proj; did you mean q_proj?"),
+        ({"lora": {"targets": ["32.self_attn.q_proj"]}}, {}, "is called 32.self_attn.q_proj; did you mean q_proj?"),
+        ({"lora": {"targets": ["nothing"]}}, {"model_type": "novel"}, "is called nothing; write all-linear"),
         ({"checkpoint": {"layers": 33}}, {}, "found 33, but the model has 32 blocks"),
     ],
 )
@@ -213,6 +218,7 @@ def test_the_naive_way_costs_more_than_the_plan_and_scratch_more_than_that() -> 
 
 @pytest.mark.parametrize("train", [{"epochs": 1}, {"epochs": 3}, {"max_steps": 100}])
 def test_the_naive_way_trains_as_many_rows(train: dict[str, Any]) -> None:
+    """Its 8 rows a step are a quarter of the recipe's 32."""
     found = plan(make_recipe(train=train))
     assert found.naive.tokens == pytest.approx(found.prediction.tokens, rel=0.01)
     assert found.naive.steps == pytest.approx(4 * found.prediction.steps, rel=0.01)
@@ -227,9 +233,30 @@ def test_runners_up_differ_and_cost_at_least_as_much() -> None:
     assert all(way.usd is not None and TIE * way.usd >= found.prediction.usd for way in found.runners_up)
 
 
+@pytest.mark.parametrize("wish", ["nf4", True, {"storage": "nf4"}])
+def test_quantize_is_made_only_where_a_recipe_says_so(wish: Any) -> None:
+    """Then with lora, although lora itself is left open; the job is smaller by what is stored in fewer bits."""
+    found, open_ = plan(make_recipe(cuts={"quantize": wish})), plan(make_recipe(cuts={"lora": True}))
+    assert names(found)[:3] == ["fine_tune", "quantize", "lora"]
+    assert "quantize" not in names(open_)
+    assert all("quantize" not in way.cuts for way in open_.runners_up)
+    assert next(s for s in open_.why if s.startswith("quantize off: its quality is not measured"))
+    saved = open_.prediction.bytes_by_kind["weights"] - found.prediction.bytes_by_kind["weights"]
+    linear_weights = 32 * 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336)
+    assert saved == pytest.approx(linear_weights * (2 - 4.126953125 / 8))
+
+
+def test_a_small_gpu_takes_a_quantized_model_that_it_could_not_take_whole() -> None:
+    small = gpu("RTX 4090")
+    with pytest.raises(NoPlanFits):
+        plan(workload=EQUAL, machines=(small,), num_hidden_layers=56)
+    found = plan(make_recipe(cuts={"quantize": "nf4"}), EQUAL, (small,), num_hidden_layers=56)
+    assert found.prediction.peak_bytes < small.memory_bytes
+
+
 def test_every_cut_has_its_reason() -> None:
     found = plan()
-    assert {sentence.split()[0] for sentence in found.why} == {"fine_tune", "lora", "pack", "fuse", "checkpoint"}
+    assert {sentence.split()[0] for sentence in found.why} == {cut.name for cut in CUTS}
     assert any(re.search(r"^checkpoint off: fits with [\d.]+ GB to spare; with it \+\$", text) for text in found.why)
 
 
@@ -243,6 +270,20 @@ def test_a_reason_compares_with_the_best_that_could_be_done_otherwise() -> None:
     assert claimed == pytest.approx(
         otherwise.prediction.usd - found.prediction.usd, abs=0.011 * otherwise.prediction.usd
     )
+
+
+@pytest.mark.parametrize(("price", "words"), [(2.0, "costs the same"), (None, "takes the same time")])
+def test_a_cut_that_costs_the_same_is_left_out_and_said_to(price: float | None, words: str) -> None:
+    """On a run of seconds the imports decide: adapters would save memory, and neither time nor dollars."""
+    machine = gpu("H200 SXM", usd_per_hour=price)
+    sizes = {"hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 512, "vocab_size": 4096}
+    tiny, few = {**sizes, "num_attention_heads": 8}, Workload(((16, 64),), loss_tokens=64 * 15)
+    found = plan(make_recipe("text"), few, (machine,), **tiny)
+    assert names(found) == ["fine_tune"]
+    (reason,) = (text for text in found.why if text.startswith("lora"))
+    assert re.match(rf"lora off: {words} within 1 %; with it [+-].*, -[\d.]+ GB$", reason), reason
+    forbidden = plan(make_recipe("text", cuts={"lora": False}), few, (machine,), **tiny)
+    assert not [text for text in forbidden.why if text.startswith("lora") and "the same" in text]
 
 
 def test_all_machines_and_cuts_are_priced_in_under_a_second() -> None:

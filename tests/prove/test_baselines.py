@@ -179,6 +179,7 @@ def test_macro_f1(truth: list[int], predicted: list[int], expected: float) -> No
     [
         ({}, True, {"report_to", "disable_tqdm", "save_strategy"}),
         ({}, False, {"report_to", "disable_tqdm", "save_strategy", "use_cpu"}),
+        ({"seed": 7, "epochs": 3.0}, True, {"report_to", "disable_tqdm", "save_strategy", "seed"}),
         ({"seed": 7, "epochs": 1.0}, True, {"report_to", "disable_tqdm", "save_strategy", "seed", "num_train_epochs"}),
     ],
 )

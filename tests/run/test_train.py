@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from safetensors.torch import load_file
 
 import tenfold
 from jobs import make_recipe, write_rows
-from tenfold.errors import BudgetReached, InputError, NotFinite
+from tenfold.errors import BudgetReached, InputError, NotFinite, TenfoldError
 from tenfold.ledger import open_ledger
+from tenfold.planner import Plan
 from tenfold.receipt import Receipt
 from tenfold.run.events import Event
 from tiny import DECODERS, ENCODERS
@@ -68,6 +70,38 @@ def test_the_receipt_accounts_for_the_run(tmp_path: Path) -> None:
         (entry,) = ledger.rows(tag="nightly")
     assert entry.row.run_id == receipt.run_id
     assert entry.row.status == "done"
+
+
+def test_a_quantized_base_learns_and_the_receipt_says_how(tmp_path: Path) -> None:
+    cuts = {"quantize": "nf4", "lora": {"rank": 4}}
+    data = {"eval": str(tmp_path / "train.jsonl")}
+    receipt = run(make_recipe(tmp_path, cuts=cuts, train={"epochs": 6}, data=data))
+    losses = [point.metrics["loss"] for point in receipt.curve if point.metrics]
+    assert losses[-1] < losses[0]  # type: ignore[operator]
+    assert [cut.name for cut in receipt.cuts][:3] == ["fine_tune", "quantize", "lora"]
+    assert "21 linear layers in nf4" in receipt.cuts[1].facts[0]
+    plain = run(make_recipe(tmp_path / "plain", train={"epochs": 6}))
+    assert not torch.equal(*(next(iter(weights(folder / "run").values())) for folder in (tmp_path, tmp_path / "plain")))
+    assert [cut.name for cut in plain.cuts][1] == "lora"
+
+
+def test_a_quantized_run_continues_where_it_stopped(tmp_path: Path) -> None:
+    cuts = {"quantize": "int8", "lora": {"rank": 4}}
+    whole = make_recipe(tmp_path / "whole", cuts=cuts)
+    run(whole)
+    parts = make_recipe(tmp_path / "parts", cuts=cuts)
+
+    def stop(event: Event) -> None:
+        if event.kind == "step" and event.values["step"] == 1 and not (tmp_path / "stopped").exists():
+            (tmp_path / "stopped").touch()
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(TenfoldError):
+        run(parts, (stop,))
+    receipt = run(parts)
+    assert receipt.resumes == 1
+    expected, found = weights(tmp_path / "whole" / "run"), weights(tmp_path / "parts" / "run")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_full_fine_tuning_leaves_a_plain_model(tmp_path: Path) -> None:
@@ -219,6 +253,54 @@ def test_a_refused_preparation_leaves_the_folder_to_a_corrected_recipe(tmp_path:
         tenfold.train(plan)
     assert not (tmp_path / "run" / "run.json").exists()
     assert run(make_recipe(tmp_path, train={"seed": 5})).status == "done"
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "base-llama" / "model.safetensors").unlink()
+
+
+def no_such_target(folder: Path) -> None:
+    """A cut that only the loaded model refuses, which a plan made by hand may hold."""
+    plan = json.loads((folder / "plan.json").read_text())
+    lora = next(cut for cut in plan["cuts"] if cut["cut"] == "lora")
+    lora["targets"] = ["nothing"]
+    (folder / "plan.json").write_text(json.dumps(plan))
+
+
+@pytest.mark.parametrize("spoil", [no_weights, no_such_target])
+def test_a_refusal_while_loading_leaves_no_tracker_behind(spoil: Callable[[Path], None], tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    tenfold.plan(make_recipe(tmp_path, output={"trackers": ["tensorboard"]})).write(tmp_path / "plan.json")
+    spoil(tmp_path)
+    with pytest.raises(InputError):
+        tenfold.train(Plan.read(tmp_path / "plan.json"))
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
+
+
+def test_a_refused_continuation_starts_no_tracker(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    run(make_recipe(tmp_path, train={"save_every_steps": 1}))
+    before = sorted((tmp_path / "run").rglob("*"))
+    recipe = make_recipe(tmp_path, train={"save_every_steps": 1}, output={"trackers": ["tensorboard"]})
+    write_rows(tmp_path / "train.jsonl", "sft", rows=48, seed=7)
+    with pytest.raises(InputError, match="trained on other data"):
+        run(recipe)
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_a_tracker_that_refuses_does_so_before_the_first_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("tensorboard")
+
+    def refuse(*_: object) -> None:
+        raise InputError("output.trackers: no login")
+
+    seen: list[str] = []
+    monkeypatch.setattr("tenfold.run.train.make_tracker", refuse)
+    with pytest.raises(InputError, match="no login"):
+        run(make_recipe(tmp_path, output={"trackers": ["tensorboard"]}), (lambda event: seen.append(event.kind),))
+    assert "note" in seen, "the model was loaded and its cuts applied"
+    assert "step" not in seen
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".lock"]
 
 
 def test_trackers_see_the_run(tmp_path: Path) -> None:

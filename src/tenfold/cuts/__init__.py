@@ -14,9 +14,10 @@ from tenfold.cuts.fine_tune import FineTune
 from tenfold.cuts.fuse import Fuse
 from tenfold.cuts.lora import LoRA
 from tenfold.cuts.pack import Pack
+from tenfold.cuts.quantize import Quantize
 from tenfold.errors import InputError
 
-CUTS: tuple[type[Cut], ...] = (FineTune, LoRA, Pack, Fuse, Checkpoint)
+CUTS: tuple[type[Cut], ...] = (FineTune, Quantize, LoRA, Pack, Fuse, Checkpoint)
 """Weights first, then what is learned, then what is computed, then what is kept for the backward pass."""
 
 
@@ -39,4 +40,16 @@ def cut_from_dict(settings: Mapping[str, Any]) -> Cut:
         raise InputError(f"cut {name}: {setting}: found {fault['input']!r}: {fault['msg']}") from None
 
 
-__all__ = ["CUTS", "Checkpoint", "Cut", "FineTune", "Fuse", "LoRA", "Pack", "cut_from_dict", "on_paper", "on_rig"]
+__all__ = [
+    "CUTS",
+    "Checkpoint",
+    "Cut",
+    "FineTune",
+    "Fuse",
+    "LoRA",
+    "Pack",
+    "Quantize",
+    "cut_from_dict",
+    "on_paper",
+    "on_rig",
+]

@@ -21,6 +21,9 @@ class Cut:
     exact: ClassVar[bool]
     """True: the same losses to float tolerance. False: a measured quality interval is owed."""
 
+    before_weights: ClassVar[bool] = False
+    """For real it comes before every cut that is not so: it settles where weights go, and then they are read."""
+
     def price(self, job: Job) -> Job:
         """The job with this cut, by arithmetic alone; the same job if this cut cannot change it."""
         raise NotImplementedError
@@ -42,4 +45,5 @@ def on_paper(cuts: Iterable[Cut], job: Job) -> Job:
 
 def on_rig(cuts: Iterable[Cut], rig: Rig) -> Rig:
     """Fold the same cuts over a rig: the run."""
-    return reduce(lambda changed, cut: cut.apply(changed), cuts, rig)
+    ordered = sorted(cuts, key=lambda cut: not cut.before_weights)
+    return reduce(lambda changed, cut: cut.apply(changed), ordered, rig)

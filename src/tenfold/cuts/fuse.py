@@ -26,6 +26,8 @@ class Fuse(Cut):
     exact: ClassVar[bool] = True
 
     loss_rows: int = 2048
+    compile: bool = False
+    """Also merge products, compile layers, and on a GPU record passes."""
 
     def price(self, job: Job) -> Job:
         """A chunk of logits instead of all, and no head on rows without loss."""
@@ -34,7 +36,9 @@ class Fuse(Cut):
         return replace(job, loss_rows=self.loss_rows)
 
     def apply(self, rig: Rig) -> Rig:
-        """Replace the rig's loss by the chunked one."""
+        """Replace the rig's loss by the chunked one; merge and compile its layers."""
         from tenfold.rig.chunked_loss import chunk_loss
+        from tenfold.rig.compiling import compile_rig
 
-        return chunk_loss(rig, self.loss_rows)
+        rig = chunk_loss(rig, self.loss_rows)
+        return compile_rig(rig) if self.compile else rig

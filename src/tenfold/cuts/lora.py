@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,6 +11,7 @@ from tenfold.cuts.cut import Cut
 if TYPE_CHECKING:
     from tenfold.job import Job
     from tenfold.rig.rig import Rig
+    from tenfold.shape import LinearShape
 
 MODULE_NAMES = {
     "q": {"q_proj", "query", "q_lin", "q"},
@@ -22,7 +24,17 @@ MODULE_NAMES = {
     "gate_up": {"gate_up_proj", "Wi"},
     "down": {"down_proj", "c_proj", "lin2", "fc2", "Wo", "dense", "w2"},
 }
-"""What families call a block's linear layers in their modules."""
+"""What families call a block's linear layers in their modules: all there is to go by where the family is not known."""
+
+
+def names_layer(target: str, linear: LinearShape, layers: int) -> bool:
+    """Whether `target` is the name of this linear layer of one of `layers` blocks, or the end of its name."""
+    if not linear.module:
+        return target.rsplit(".", 1)[-1] in MODULE_NAMES[linear.name]
+    if f".{linear.module}".endswith(f".{target}"):
+        return True
+    block = re.search(rf"(?:^|\.)(\d+)\.{re.escape(linear.module)}$", target, re.ASCII)
+    return block is not None and int(block[1]) < layers
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class LoRA(Cut):
 
     def price(self, job: Job) -> Job:
         """Adapters instead of all weights carry gradients and optimizer state."""
-        adapted = [linear for linear in job.shape.block_linears if self._targets(linear.name)]
+        adapted = [linear for linear in job.shape.block_linears if self._targets(linear, job.shape.layers)]
         if not adapted or not job.pretrained:
             return job
         widths = sum(linear.in_features + linear.out_features for linear in adapted)
@@ -66,10 +78,10 @@ class LoRA(Cut):
             adapted=tuple(linear.name for linear in adapted),
         )
 
-    def _targets(self, linear: str) -> bool:
+    def _targets(self, linear: LinearShape, layers: int) -> bool:
         if isinstance(self.targets, str):
             return True
-        return any(target.rsplit(".", 1)[-1] in MODULE_NAMES[linear] for target in self.targets)
+        return any(names_layer(target, linear, layers) for target in self.targets)
 
     def apply(self, rig: Rig) -> Rig:
         """Swap each target linear for one with an adapter; freeze the rest."""

@@ -18,7 +18,9 @@ from tenfold.errors import InputError
 from tenfold.export.base_hash import base_sha256, model_folder
 from tenfold.rig.linear import AdaptedLinear, adapt_linears
 from tenfold.rig.model import build_rig, load_pretrained
+from tenfold.rig.quantizing import quantize_linears, stored_as
 from tenfold.rig.rig import Rig, Source, Task
+from tenfold.rig.stored_linear import StoredLinear
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -56,16 +58,20 @@ def adapter_config(rig: Rig, cut: LoRA) -> dict[str, Any]:
         "lora_dropout": cut.dropout,
         "use_rslora": cut.rslora,
         "bias": "none",
-        "fan_in_fan_out": any(isinstance(module.base, Conv1D) for module in adapted.values()),
+        "fan_in_fan_out": any(_is_transposed(module.base) for module in adapted.values()),
         "target_modules": _target_names(rig, list(adapted)),
         "modules_to_save": list(rig.new_modules) or None,
     }
 
 
+def _is_transposed(base: torch.nn.Module) -> bool:
+    return isinstance(base, Conv1D) or (isinstance(base, StoredLinear) and base.fan_in_fan_out)
+
+
 def _target_names(rig: Rig, adapted: list[str]) -> list[str]:
     """Last names where they select exactly the adapted layers (what vLLM expects), full names otherwise."""
     short = sorted({name.rsplit(".", 1)[-1] for name in adapted})
-    linear = (torch.nn.Linear, Conv1D, AdaptedLinear)
+    linear = (torch.nn.Linear, Conv1D, StoredLinear, AdaptedLinear)
     inside = tuple(f"{name}." for name in adapted)
     matched = [
         name
@@ -76,13 +82,18 @@ def _target_names(rig: Rig, adapted: list[str]) -> list[str]:
 
 
 def save_adapter(rig: Rig, folder: Path, base_hash: str) -> None:
-    """Write adapter, config and tokenizer to `folder`, all or nothing, replacing what was there."""
+    """Write adapter, config and tokenizer to `folder`, all or nothing, replacing what was there.
+
+    The base it names is the original one, quantized or not; how the run stored it is noted for `load_adapter`.
+    """
     if rig.adapter is None:
         raise ValueError("no adapter to save: the rig was not changed by lora")
     with write_folder(folder) as writing:
-        origin = json.dumps({"base_sha256": base_hash, "labels": rig.labels}, sort_keys=True)
+        origin: dict[str, Any] = {"base_sha256": base_hash, "labels": rig.labels}
+        if (stored := stored_as(rig.model)) is not None:
+            origin["quantize"] = stored
         weights = {key: weight.detach().cpu().contiguous() for key, weight in adapter_weights(rig).items()}
-        save_file(weights, writing / WEIGHTS, metadata={ORIGIN: origin})
+        save_file(weights, writing / WEIGHTS, metadata={ORIGIN: json.dumps(origin, sort_keys=True)})
         (writing / CONFIG).write_text(json.dumps(adapter_config(rig, rig.adapter), indent=2) + "\n")
         save_tokenizer(rig.source, writing)
 
@@ -93,7 +104,7 @@ def save_tokenizer(source: Source, folder: Path) -> None:
 
 
 def load_adapter(folder: Path, device: str = "cpu") -> Rig:
-    """The base model with the adapter of `folder` on it.
+    """The base model with the adapter of `folder` on it, quantized as it was in training.
 
     Raises InputError if a file is missing, a tensor does not fit, or the base is not the one it was trained on.
     """
@@ -115,6 +126,8 @@ def load_adapter(folder: Path, device: str = "cpu") -> Rig:
         rslora=config["use_rslora"],
     )
     rig = build_rig(source, task, labels=tuple(origin.get("labels", ())), device=device)
+    if "quantize" in origin:
+        rig = quantize_linears(rig, origin["quantize"])
     rig = adapt_linears(load_pretrained(rig), cut)
     place_adapter(rig, tensors, folder)
     rig.model.eval()

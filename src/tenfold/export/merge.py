@@ -11,6 +11,7 @@ from tenfold.durable import write_folder
 from tenfold.errors import InputError
 from tenfold.export.adapter import load_adapter, save_tokenizer
 from tenfold.rig.linear import AdaptedLinear
+from tenfold.rig.quantizing import make_dense
 from tenfold.rig.rig import Rig
 
 
@@ -22,7 +23,9 @@ def save_model(rig: Rig, folder: Path) -> None:
 
 
 def merge_linears(rig: Rig) -> Rig:
-    """Fold every adapter into its base weight, in float32, and put the plain layer back."""
+    """Fold every adapter into its base weight, in float32, and put the plain layer back; a quantized base as it was
+    stored."""
+    rig = make_dense(rig)
     model = rig.model
     adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, AdaptedLinear)]
     for name, module in adapted:
@@ -34,12 +37,14 @@ def merge_linears(rig: Rig) -> Rig:
     return rig
 
 
-def merge(adapter: Path, folder: Path) -> None:
-    """Merge the adapter folder into its base and write a plain transformers folder.
+def merge(adapter: Path, folder: Path) -> tuple[str, ...]:
+    """Merge the adapter folder into its base and write a plain transformers folder; return what there is to say of it.
 
     Raises InputError if `folder` holds files, or the base is not the one the adapter was trained on.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: not empty, or not a folder; name a new one for the merged model")
     transformers.logging.disable_progress_bar()
-    save_model(merge_linears(load_adapter(adapter)), folder)
+    rig = merge_linears(load_adapter(adapter))
+    save_model(rig, folder)
+    return tuple(fact.removeprefix("merge: ") for fact in rig.facts if fact.startswith("merge:"))

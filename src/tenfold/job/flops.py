@@ -27,6 +27,15 @@ def flops_by_part(job: Job) -> dict[str, float]:
     }
 
 
+def frozen_flops(job: Job) -> float:
+    """Those of `flops_by_part` that multiply by frozen weights of the blocks, forward, backward and repeated."""
+    if not job.adapted:
+        return 0.0
+    parts = flops_by_part(job)
+    again = 2.0 * job.recomputed_layers / job.shape.layers * job.shape.block_parameters * job.computed_tokens
+    return parts["linear forward"] + parts["input gradients"] + min(again, parts["recompute"])
+
+
 def evaluation_flops(job: Job) -> float:
     """FLOPs of all evaluations: forward passes only."""
     tokens = job.evaluations * job.workload.evaluation_tokens

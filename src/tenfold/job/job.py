@@ -33,6 +33,12 @@ class Job:
     evaluations: int = 0
 
     pretrained: bool = False
+    stored_as: Literal["fp8", "int8", "nf4"] | None = None
+    """How the linear layers of the blocks are kept once they are frozen; None: in the computing dtype."""
+    stored_bytes: float = 0.0
+    """What all of them take so."""
+    fp8_products: bool = False
+    """Products with frozen weights run at the machine's fp8 rate."""
     adapter_rank: int = 0
     adapter_dropout: float = 0.0
     adapter_parameters: int = 0
@@ -47,6 +53,9 @@ class Job:
         return replace(
             self,
             pretrained=False,
+            stored_as=None,
+            stored_bytes=0.0,
+            fp8_products=False,
             adapter_rank=0,
             adapter_dropout=0.0,
             adapter_parameters=0,
@@ -75,6 +84,11 @@ class Job:
     def trained_parameters(self) -> int:
         """Weights that carry gradients and optimizer state."""
         return self.adapter_parameters + self.task_parameters if self.adapted else self.parameters
+
+    @property
+    def quantized(self) -> bool:
+        """Frozen weights are stored in few bits: only where adapters learn, for else nothing is frozen."""
+        return self.stored_as is not None and bool(self.adapted)
 
     @cached_property
     def steps(self) -> int:

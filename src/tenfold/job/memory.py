@@ -19,6 +19,8 @@ def bytes_by_kind(job: Job) -> dict[str, float]:
     trained = job.trained_parameters
     if job.adapted:
         weights = (job.parameters - job.task_parameters) * size + job.task_parameters * FLOAT32_BYTES
+        if job.quantized:
+            weights += job.stored_bytes - shape.block_parameters * size
     else:  # float32 masters, and on a GPU autocast's working copies of the linear layers
         working = shape.block_parameters + (0 if job.task == "classify" else shape.head_parameters)
         weights = job.parameters * FLOAT32_BYTES + (working * size if on_gpu and size < FLOAT32_BYTES else 0)
@@ -30,11 +32,19 @@ def bytes_by_kind(job: Job) -> dict[str, float]:
         "optimizer": 2.0 * FLOAT32_BYTES * trained,
         "activations": activations,
         "logits": logits_bytes(job),
-        "transients": job.largest.tokens * (2 * shape.intermediate_size + 4 * shape.hidden_size) * size,
+        "transients": job.largest.tokens * (2 * shape.intermediate_size + 4 * shape.hidden_size) * size
+        + dense_bytes(job),
         "context": CUDA_CONTEXT_BYTES if on_gpu else float(run["library_bytes_cpu"]),
         # torch accounts for every byte on a GPU; malloc keeps freed blocks that nothing else fits
         "fragmentation": 0.0 if on_gpu else float(run["fragmentation_cpu"]) * activations,
     }
+
+
+def dense_bytes(job: Job) -> float:
+    """The one frozen layer that is dense at a time: while it is made, levels and products of them in float32."""
+    if not job.quantized:
+        return 0.0
+    return 2.0 * FLOAT32_BYTES * max(x.in_features * x.out_features for x in job.shape.block_linears)
 
 
 def _activation_bytes(job: Job) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tenfold.job.activations import FLOAT32_BYTES, touched_bytes
-from tenfold.job.flops import evaluation_flops, flops_by_part
+from tenfold.job.flops import evaluation_flops, flops_by_part, frozen_flops
 from tenfold.job.job import Job
 from tenfold.machine import evidence
 from tenfold.workload import MicroBatch
@@ -22,7 +22,9 @@ def seconds_by_part(job: Job) -> dict[str, float]:
     rate = machine.flops[machine.dtype] * machine.efficiency.matmul
     bandwidth = machine.bandwidth_bytes_per_second * machine.efficiency.bandwidth
     products = sum(flops_by_part(job).values()) / rate
-    moved = _moved_bytes(job) / bandwidth
+    if job.quantized and job.fp8_products:
+        products -= frozen_flops(job) * (1 / rate - 1 / (machine.flops["float8"] * machine.efficiency.matmul))
+    moved = (_moved_bytes(job) + _dequantized_bytes(job)) / bandwidth
     updates = job.steps * job.trained_parameters * OPTIMIZER_BYTES_PER_PARAMETER / bandwidth
     launches = job.micro_batches * job.shape.layers * machine.efficiency.block_overhead_seconds
     launches *= 1 + 0.5 * job.recomputed_layers / job.shape.layers
@@ -47,6 +49,14 @@ def _moved_bytes(job: Job) -> float:
     if job.loss_rows is not None:
         return blocks * job.machine.efficiency.passes + logits * FUSED_LOGIT_BYTES
     return (blocks + logits * (2 * FLOAT32_BYTES + job.dtype_bytes % FLOAT32_BYTES)) * job.machine.efficiency.passes
+
+
+def _dequantized_bytes(job: Job) -> float:
+    """Bytes of making stored weights dense, read and written once forward, once backward and once where repeated."""
+    if not job.quantized:
+        return 0.0
+    passes = job.micro_batches * (2 + job.recomputed_layers / job.shape.layers)
+    return passes * (job.stored_bytes + job.shape.block_parameters * job.dtype_bytes)
 
 
 def usd_of(job: Job, seconds: float) -> float | None:

@@ -1,5 +1,6 @@
 """The planner: every combination of cuts and machines priced, and the cheapest that meets the wishes."""
 
+from tenfold.planner.naive import baseline_epochs
 from tenfold.planner.plan import MachineOnPaper, Plan, Prediction, Rejected, RunnerUp, ShapeOnPaper, WorkloadOnPaper
 from tenfold.planner.search import make_plan
 
@@ -11,5 +12,6 @@ __all__ = [
     "RunnerUp",
     "ShapeOnPaper",
     "WorkloadOnPaper",
+    "baseline_epochs",
     "make_plan",
 ]

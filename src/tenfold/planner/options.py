@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack
+from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize
 from tenfold.recipe import Recipe
-from tenfold.recipe.schema import CheckpointWish, FuseWish, LoraWish, PackWish
+from tenfold.recipe.schema import CheckpointWish, FuseWish, LoraWish, PackWish, QuantizeWish
 from tenfold.workload import Workload
 
 Option = Cut | None
@@ -19,15 +19,24 @@ def fine_tune_options(recipe: Recipe) -> tuple[Option, ...]:
     return (None,) if recipe.cuts.fine_tune is False else (FineTune(),)
 
 
+def quantize_options(recipe: Recipe) -> tuple[Option, ...]:
+    """Off unless forced: what it costs in quality is not measured."""
+    wish = recipe.cuts.quantize
+    if wish in ("auto", False):
+        return (None,)
+    settings = wish if isinstance(wish, QuantizeWish) else QuantizeWish()
+    return (Quantize(settings.storage, settings.compute),)
+
+
 def lora_options(recipe: Recipe) -> tuple[Option, ...]:
-    """Off and on, or as the recipe says; adapters on noise make no sense."""
+    """Off and on, or as the recipe says; adapters on noise make no sense, and on quantized weights nothing else."""
     wish = recipe.cuts.lora
     if wish is False or (wish == "auto" and recipe.cuts.fine_tune is False):
         return (None,)
     settings = wish if isinstance(wish, LoraWish) else LoraWish()
     alpha = 2.0 * settings.rank if settings.alpha is None else settings.alpha
     cut = LoRA(settings.rank, alpha, settings.dropout, settings.targets, settings.rslora)
-    return (None, cut) if wish == "auto" else (cut,)
+    return (None, cut) if wish == "auto" and quantize_options(recipe) == (None,) else (cut,)
 
 
 def pack_options(recipe: Recipe, workload: Workload) -> tuple[Option, ...]:

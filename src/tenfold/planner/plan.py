@@ -119,7 +119,7 @@ class Plan(_Value):
     rejected: tuple[Rejected, ...]
     why: tuple[str, ...]
     naive: Prediction
-    """transformers.Trainer with its defaults, predicted: all weights, 8 padded rows a step, as many rows."""
+    """transformers.Trainer with its defaults, predicted: all weights, 8 padded rows a step, the recipe's epochs."""
     from_scratch: Prediction
     """Training the same model from noise on 20 tokens per parameter, computed."""
 

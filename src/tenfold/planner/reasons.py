@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, on_paper
+from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_paper
 from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
-from tenfold.planner.way import Way
+from tenfold.planner.quality import QualityEvidence, measured_text
+from tenfold.planner.way import TIE, Way
+from tenfold.recipe import Task
 
 
-def explain_cuts(best: Way, ways: Sequence[Way], checkpoints: Sequence[Cut | None]) -> tuple[str, ...]:
+@dataclass(frozen=True)
+class Known:
+    """What is known of the quality of approximate cuts on this task, and which are withheld for it."""
+
+    task: Task
+    evidence: QualityEvidence
+    withheld: Mapping[str, str]
+    """Why, by the name of the cut."""
+
+
+def explain_cuts(best: Way, ways: Sequence[Way], checkpoints: Sequence[Cut | None], known: Known) -> tuple[str, ...]:
     """One sentence for each cut of the planner, chosen or not.
 
     Held against the best way on the same machine that differs in this cut, if one was open and fits; else against the
@@ -18,8 +31,8 @@ def explain_cuts(best: Way, ways: Sequence[Way], checkpoints: Sequence[Cut | Non
     """
     others = [way for way in ways if way.job.machine == best.job.machine]
     left_out = [cut for cut in _defaults(best.job, checkpoints) if not best.has(cut.name)]
-    sentences = [_on(best, cut, others) for cut in best.cuts]
-    return (*sentences, *(_off(best, cut, others) for cut in left_out))
+    sentences = [_on(best, cut, others) + measured_text(cut, known.task, known.evidence) for cut in best.cuts]
+    return (*sentences, *(_off(best, cut, others, known.withheld) for cut in left_out))
 
 
 def _on(best: Way, cut: Cut, others: Sequence[Way]) -> str:
@@ -31,15 +44,25 @@ def _on(best: Way, cut: Cut, others: Sequence[Way]) -> str:
     return f"{cut.name} on: without it {_difference(best, without)}"
 
 
-def _off(best: Way, cut: Cut, others: Sequence[Way]) -> str:
+def _off(best: Way, cut: Cut, others: Sequence[Way], withheld: Mapping[str, str]) -> str:
     same = _priced(best.job, sorted([*best.cuts, cut], key=lambda one: CUTS.index(type(one))))
     if same.job == best.job:
         return f"{cut.name} off: it would change nothing here"
     if isinstance(cut, Checkpoint):
         room = best.job.machine.memory_bytes * (1 - MARGIN) - best.peak_bytes
         return f"checkpoint off: fits with {room / 1e9:.1f} GB to spare; with it {_difference(best, same)}"
-    chosen = min((way for way in others if way.has(cut.name)), key=lambda way: way.cost, default=same)
-    return f"{cut.name} off: with it {_difference(best, chosen)}"
+    if isinstance(cut, Quantize):
+        saved = _difference(best, same)
+        return f"quantize off: its quality is not measured, so only a recipe chooses it; with it {saved}"
+    chosen = min((way for way in others if way.has(cut.name)), key=lambda way: way.cost, default=None)
+    if chosen is None:
+        reason = withheld.get(cut.name)
+        consent = f"{reason}; cuts.{cut.name}: true takes it; " if reason else ""
+        return f"{cut.name} off: {consent}with it {_difference(best, same)}"
+    # Among equals the fewest cuts win, whatever memory the others would save: say so, and let the reader judge.
+    equal = chosen.cost <= TIE * best.cost
+    what = "takes the same time" if best.usd is None else "costs the same"
+    return f"{cut.name} off: {f'{what} within 1 %; ' if equal else ''}with it {_difference(best, chosen)}"
 
 
 def _priced(job: Job, cuts: Sequence[Cut]) -> Way:
@@ -50,7 +73,8 @@ def _priced(job: Job, cuts: Sequence[Cut]) -> Way:
 
 def _defaults(job: Job, checkpoints: Sequence[Cut | None]) -> tuple[Cut, ...]:
     full = next((cut for cut in reversed(checkpoints) if cut is not None), Checkpoint(job.shape.layers))
-    return (FineTune(), LoRA(), Pack(), Fuse(), full)
+    quantize = (Quantize(),) if job.adapted else ()  # it freezes what it stores
+    return (FineTune(), *quantize, LoRA(), Pack(), Fuse(), full)
 
 
 def _difference(way: Way, other: Way) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import product
 from math import ceil
 
-from tenfold.cuts import Cut, FineTune, LoRA, Pack
-from tenfold.errors import InputError, NoEffect, NoPlanFits
+from tenfold.cuts import Cut, Pack
+from tenfold.errors import InputError, NoPlanFits
 from tenfold.job import Job, bytes_by_kind, flops_by_part, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
 from tenfold.machine import Machine
+from tenfold.planner.forced import check_forced
+from tenfold.planner.naive import naive_job
 from tenfold.planner.options import (
     Option,
     checkpoint_options,
@@ -22,34 +24,49 @@ from tenfold.planner.options import (
     lora_options,
     micro_row_options,
     pack_options,
+    quantize_options,
 )
 from tenfold.planner.plan import MachineOnPaper, Plan, Prediction, Rejected, RunnerUp, ShapeOnPaper, WorkloadOnPaper
-from tenfold.planner.reasons import explain_cuts
-from tenfold.planner.way import Way
+from tenfold.planner.quality import QualityEvidence, consent, quality_evidence, withhold
+from tenfold.planner.reasons import Known, explain_cuts
+from tenfold.planner.way import TIE, Way
 from tenfold.recipe import Recipe
-from tenfold.recipe.schema import LoraWish
 from tenfold.shape import Shape
 from tenfold.workload import Workload
 
-TIE = 1.01
-"""Ways within 1 % of the cheapest count as equal, and so do those within 1 % of the fastest."""
-
 RUNNERS_UP = 5
 
-NAIVE_ROWS = 8
-"""per_device_train_batch_size of transformers.TrainingArguments."""
 
-
-def make_plan(recipe: Recipe, shape: Shape, workload: Workload, machines: Sequence[Machine]) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    shape: Shape,
+    workload: Workload,
+    machines: Sequence[Machine],
+    evidence: QualityEvidence | None = None,
+) -> Plan:
     """The cheapest combination of cuts and machines that fits memory, budget and deadline.
 
-    Raises InputError if a forced cut cannot work or a budget in dollars has no price, NoPlanFits naming the nearest
-    wish that can be met.
+    Approximate cuts that the recipe leaves open are taken only on `evidence`; None is what tenfold ships. Raises
+    InputError if a forced cut cannot work or a budget in dollars has no price, NoPlanFits naming the nearest wish that
+    can be met.
     """
     if recipe.budget.usd is not None and any(machine.usd_per_hour is None for machine in machines):
         raise InputError("budget.usd: this machine has no price; set machine.usd_per_hour, or budget.hours instead")
     dense = _dense_job(recipe, shape, workload, machines[0])
-    _check_forced(recipe, dense)
+    check_forced(recipe, dense)
+    evidence = quality_evidence() if evidence is None else evidence
+    allowed, withheld = withhold(recipe, evidence)
+    try:
+        best, ways, rejected = _choose(allowed, dense, machines)
+    except NoPlanFits as error:
+        raise NoPlanFits(f"{error}{_with_consent(recipe, withheld, dense, machines)}") from None
+    checkpoints = checkpoint_options(recipe, shape.layers)
+    why = explain_cuts(best, ways, checkpoints, Known(recipe.task, evidence, withheld))
+    return _to_plan(recipe, best, ways, rejected, why)
+
+
+def _choose(recipe: Recipe, dense: Job, machines: Sequence[Machine]) -> tuple[Way, Sequence[Way], Counter[str]]:
+    """The best way, all that meet the wishes, and how many failed for which reason."""
     rejected: Counter[str] = Counter()
     fitting = [way for group in _same_hardware(machines) for way in _priced(recipe, dense, group, rejected)]
     if not fitting:
@@ -58,7 +75,19 @@ def make_plan(recipe: Recipe, shape: Shape, workload: Workload, machines: Sequen
     rejected["over the budget or the deadline"] = len(fitting) - len(affordable)
     if not affordable:
         raise NoPlanFits(_nothing_affordable(recipe, fitting))
-    return _to_plan(recipe, _best(affordable), affordable, rejected)
+    return _best(affordable), affordable, rejected
+
+
+def _with_consent(recipe: Recipe, withheld: Mapping[str, str], dense: Job, machines: Sequence[Machine]) -> str:
+    """The wish that would do where only cuts without evidence are in the way."""
+    if not withheld:
+        return ""
+    try:
+        _choose(consent(recipe, withheld), dense, machines)
+    except NoPlanFits:
+        return ""
+    named = ", ".join(f"cuts.{name}: true would do ({reason})" for name, reason in withheld.items())
+    return f"; {named}"
 
 
 def _best(ways: Sequence[Way]) -> Way:
@@ -128,7 +157,11 @@ def _ways(recipe: Recipe, dense: Job, rejected: Counter[str]) -> Iterator[Way]:
     room = dense.machine.memory_bytes * (1 - MARGIN)
     checkpoints = checkpoint_options(recipe, dense.shape.layers)
     fixed = product(
-        fine_tune_options(recipe), lora_options(recipe), pack_options(recipe, dense.workload), fuse_options(recipe)
+        fine_tune_options(recipe),
+        quantize_options(recipe),
+        lora_options(recipe),
+        pack_options(recipe, dense.workload),
+        fuse_options(recipe),
     )
     for options in fixed:
         packed = any(isinstance(option, Pack) for option in options)
@@ -156,26 +189,6 @@ def _fold(options: Iterable[Option], job: Job) -> tuple[Job, tuple[Cut, ...]]:
             job = changed
             kept.append(option)
     return job, tuple(kept)
-
-
-def _check_forced(recipe: Recipe, dense: Job) -> None:
-    """A forced cut that changes nothing on paper is refused before anything is paid."""
-    base = FineTune().price(dense)
-    wish = recipe.cuts.lora
-    for target in wish.targets if isinstance(wish, LoraWish) and wish.targets != "all-linear" else ():
-        if LoRA(targets=(target,)).price(base) == base:
-            raise NoEffect(f"cuts.lora.targets: no linear layer of this model is called {target}; write all-linear")
-    for name, options in (
-        ("lora", lora_options(recipe)),
-        ("pack", pack_options(recipe, dense.workload)),
-        ("fuse", fuse_options(recipe)),
-    ):
-        if None not in options and all(option is not None and option.price(base) == base for option in options):
-            raise NoEffect(f"cuts.{name}: changes nothing for task {recipe.task} on this model and data; leave it out")
-    wanted = checkpoint_options(recipe, dense.shape.layers)[-1]
-    layers = getattr(wanted, "layers", 0)
-    if layers > dense.shape.layers:
-        raise InputError(f"cuts.checkpoint.layers: found {layers}, but the model has {dense.shape.layers} blocks")
 
 
 def _within_budget(recipe: Recipe, way: Way) -> bool:
@@ -216,11 +229,9 @@ def _up(value: float) -> float:
     return ceil(value * digits) / digits
 
 
-def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[str]) -> Plan:
+def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[str], why: tuple[str, ...]) -> Plan:
     job = best.job
     padded = replace(job, packed_tokens=None)
-    defaults = {"batch_size": NAIVE_ROWS, "micro_rows": NAIVE_ROWS, "steps_wanted": None, "epochs": job.epochs_trained}
-    naive = replace(FineTune().price(job.uncut()), **defaults, evaluations=min(1, job.evaluations))
     return Plan(
         created_at=datetime.now(UTC),
         recipe=recipe,
@@ -239,8 +250,8 @@ def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[s
         considered=len(ways) + sum(rejected.values()),
         runners_up=_runners_up(best, ways),
         rejected=tuple(Rejected(reason=reason, count=count) for reason, count in rejected.most_common() if count),
-        why=explain_cuts(best, ways, checkpoint_options(recipe, job.shape.layers)),
-        naive=predict(naive),
+        why=why,
+        naive=predict(naive_job(job, recipe.train)),
         from_scratch=predict(job.uncut()),
     )
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from tenfold.cuts import Cut
 from tenfold.job import Job
 
+TIE = 1.01
+"""Ways within 1 % of the cheapest count as equal, and so do those within 1 % of the fastest."""
+
 
 @dataclass(frozen=True)
 class Way:

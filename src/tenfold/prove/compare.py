@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from tenfold.data import Dataset, Tokenizer, load_dataset
 from tenfold.errors import InputError
-from tenfold.planner import Plan
+from tenfold.planner import Plan, baseline_epochs
 from tenfold.prove.baseline import run_naive, run_peer
-from tenfold.prove.exchange import DEFAULT_EPOCHS, BaselineRequest, BaselineResult, write_rows
+from tenfold.prove.exchange import BaselineRequest, BaselineResult, write_rows
 from tenfold.receipt import Baseline, Quality, Receipt
 
 Kind = Literal["naive", "peer"]
@@ -52,11 +52,9 @@ def prove_receipt(path: Path, kind: str, minutes: float | None) -> Receipt:
 def measure_baseline(
     plan: Plan, dataset: Dataset, tokenizer: Tokenizer, kind: Kind, minutes: float | None
 ) -> BaselineResult:
-    """Run one baseline in its own process. naive trains its default 3 epochs, peer as many as the plan."""
+    """Run one baseline in its own process, on the plan's rows and for its epochs, as the plan foretold."""
     recipe = plan.recipe
     pad_id = tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id
-    # Half a step less, because the libraries round a broken epoch up to whole steps.
-    epochs = (plan.prediction.steps - 0.5) * recipe.train.batch_size / len(dataset.train)
     with TemporaryDirectory(prefix="tenfold-rows-") as name:
         train, evaluation = Path(name) / "train.jsonl", Path(name) / "eval.jsonl"
         write_rows(train, dataset.train)
@@ -69,7 +67,7 @@ def measure_baseline(
             eval_rows=evaluation if dataset.evaluation else None,
             pad_id=pad_id or 0,
             labels=len(dataset.labels) or None,
-            epochs=DEFAULT_EPOCHS if kind == "naive" else epochs,
+            epochs=baseline_epochs(recipe.train, len(dataset.train)),
             seed=recipe.train.seed,
             max_seconds=None if minutes is None else 60 * minutes,
         )

@@ -1,4 +1,4 @@
-"""The naive baseline: transformers.Trainer, a full fine-tune at its documented defaults.
+"""The naive baseline: transformers.Trainer, a full fine-tune at its documented defaults, for the recipe's epochs.
 
 Run as `python -m tenfold.prove.naive request.json result.json`, so that nothing of tenfold's run is in its memory.
 """

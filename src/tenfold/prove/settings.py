@@ -11,7 +11,7 @@ NOTES = {
     "disable_tqdm": "disable_tqdm: nobody watches this process.",
     "save_strategy": "save_strategy: no. The default saves every 500 steps; that time is not counted here.",
     "seed": "seed: the recipe's.",
-    "num_train_epochs": "num_train_epochs: the recipe's.",
+    "num_train_epochs": "num_train_epochs: the recipe's, or as many rows as its steps go through.",
     "use_cpu": "use_cpu: this machine has no CUDA device.",
 }
 """Why each of them is changed; none of them makes a step slower."""

@@ -96,10 +96,21 @@ class Needless:
 
 
 def _adapter(found: Located) -> Meaning:
-    if found.value not in ("lora", "none", "", None):
-        qlora = "; tenfold does not quantise frozen weights" if found.value == "qlora" else ""
-        raise WrongValueError(f"found {show(found.value)}, expected lora or none{qlora}")
-    yield "cuts.lora", Located(found.value == "lora", found.place)
+    if found.value not in ("lora", "qlora", "none", "", None):
+        raise WrongValueError(f"found {show(found.value)}, expected lora, qlora or none")
+    yield "cuts.lora", Located(found.value in ("lora", "qlora"), found.place)
+    if found.value == "qlora":  # a plain true gives way to load_in_4bit or load_in_8bit beside it
+        yield "cuts.quantize", Located(True, found.place)
+
+
+def _load_in_4bit(found: Located) -> Meaning:
+    if _flag(found):
+        yield "cuts.quantize.storage", Located("nf4", found.place)
+
+
+def _load_in_8bit(found: Located) -> Meaning:
+    if _flag(found):
+        yield "cuts.quantize.storage", Located("int8", found.place)
 
 
 def _targets(found: Located) -> Meaning:
@@ -235,6 +246,8 @@ SPECIAL: Mapping[str, Special] = {
     "datasets": Special("data.train", _datasets),
     "test_datasets": Special("data.eval", _test_datasets),
     "adapter": Special("cuts.lora", _adapter),
+    "load_in_4bit": Special("cuts.quantize.storage", _load_in_4bit),
+    "load_in_8bit": Special("cuts.quantize.storage", _load_in_8bit),
     "lora_target_modules": Special("cuts.lora.targets", _targets),
     "target_modules": Special("cuts.lora.targets", _targets),
     "lora_target_linear": Special("cuts.lora.targets", _target_linear),
@@ -256,13 +269,14 @@ SPECIAL: Mapping[str, Special] = {
 IN_SECTION: Mapping[str, str] = {"r": "cuts.lora.rank"}
 """PEFT's name, too short to stand anywhere but in its own section."""
 
-_NOT_QUANTISED = "tenfold does not quantise frozen weights; remove it"
+_DOUBLE_NF4 = "nf4 is always doubly quantized; remove it"
 _MICRO_BATCH = "evaluation uses train.micro_batch_size; remove it"
 _OWN_CODE = "it is read from the model's config.json; remove it"
 
 NEEDLESS: Mapping[str, Needless] = {
-    "load_in_4bit": Needless((False, None), _NOT_QUANTISED),
-    "load_in_8bit": Needless((False, None), _NOT_QUANTISED),
+    "bnb_4bit_quant_type": Needless(("nf4", None), "tenfold has no other 4-bit format than nf4; remove it"),
+    "bnb_4bit_use_double_quant": Needless((True, None), _DOUBLE_NF4),
+    "use_bnb_nested_quant": Needless((True, None), _DOUBLE_NF4),
     "fp16": Needless((False, None), "tenfold has no float16; write bf16: true or train.dtype: auto"),
     "tf32": Needless((False, None), "tenfold computes in float32 or bfloat16; write train.dtype"),
     "optim": Needless(("adamw_torch", "adamw_torch_fused", None), "tenfold trains with AdamW; remove it"),

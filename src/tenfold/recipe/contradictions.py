@@ -80,6 +80,9 @@ def _in_cuts(recipe: Recipe) -> Iterator[Contradiction]:
     if cuts.fine_tune is False and cuts.lora not in ("auto", False):
         text = "adapters on frozen noise learn nothing; with cuts.fine_tune false write cuts.lora: false"
         yield Contradiction(("cuts.lora", "cuts.fine_tune"), text)
+    if cuts.quantize not in ("auto", False) and (cuts.lora is False or cuts.fine_tune is False):
+        text = "quantized weights are frozen, so that only adapters can learn; write cuts.lora: true, or remove it"
+        yield Contradiction(("cuts.quantize", "cuts.lora", "cuts.fine_tune"), text)
     tokens = None if isinstance(cuts.pack, bool | str) else cuts.pack.tokens
     if tokens is not None and data.max_length is not None and tokens < data.max_length:
         text = f"found {tokens}, but one row may have {data.max_length} tokens (data.max_length); write at least that"

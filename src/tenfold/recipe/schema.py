@@ -53,6 +53,11 @@ def _as_switch(value: object) -> object:
     return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
 
 
+def _as_quantize(value: object) -> object:
+    """A format alone is its settings."""
+    return {"storage": value} if value in ("nf4", "int8", "fp8") else _as_switch(value)
+
+
 def _as_targets(value: object) -> object:
     return value if value == "all-linear" else _as_list(value)
 
@@ -172,6 +177,17 @@ class LoraWish(Wish):
     rslora: StrictBool = Field(default=False, description="Scale by alpha / sqrt(rank) instead of alpha / rank.")
 
 
+class QuantizeWish(Wish):
+    """Settings of the cut quantize."""
+
+    storage: Literal["nf4", "int8", "fp8"] = Field(
+        default="nf4", description="How frozen weights are kept: 4.1 bits (nf4, double quantization), or 8."
+    )
+    compute: Literal["bf16", "fp8"] = Field(
+        default="bf16", description="What products with them are computed in; fp8 needs compute capability 8.9."
+    )
+
+
 class CheckpointWish(Wish):
     """Settings of the cut checkpoint."""
 
@@ -199,13 +215,26 @@ class FuseWish(Wish):
 
 
 class Cuts(Wish):
-    """Which cuts to make: auto (the planner decides), true (forced), false (forbidden), or settings (forced)."""
+    """Which cuts to make: auto (the planner decides), true (forced), false (forbidden), or settings (forced).
+
+    Of the approximate cuts (lora) auto takes those alone whose quality was measured for the task.
+    """
 
     fine_tune: Annotated[Switch, BeforeValidator(_as_switch)] = Field(
         default="auto", description="Start from the model's weights; false starts from noise."
     )
     lora: Annotated[Switch | LoraWish, BeforeValidator(_as_switch)] = Field(
-        default="auto", description="Freeze the weights, learn low-rank adapters."
+        default="auto", description="Freeze the weights, learn low-rank adapters; approximate."
+    )
+    quantize: Annotated[
+        Switch | QuantizeWish,
+        BeforeValidator(
+            _as_quantize, json_schema_input_type=Switch | Literal["off", "nf4", "int8", "fp8"] | QuantizeWish
+        ),
+    ] = Field(
+        default="auto",
+        description="Keep the frozen weights under lora in few bits; true is nf4, auto leaves it off: its quality is"
+        " not measured.",
     )
     checkpoint: Annotated[
         Switch | Literal["selective", "full"] | CheckpointWish,
@@ -303,7 +332,9 @@ class Output(Wish):
 class BaselineWish(Wish):
     """Which baselines to run for comparison; each runs the real library in its own process."""
 
-    naive: Extent = Field(default="off", description="transformers.Trainer with its defaults, all weights.")
+    naive: Extent = Field(
+        default="off", description="transformers.Trainer with its defaults, all weights, the same epochs."
+    )
     naive_minutes: float = Field(
         default=1.0, strict=True, gt=0, le=14_400, description="How long a sample of a baseline runs; ten days at most."
     )

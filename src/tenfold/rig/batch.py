@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 
 from tenfold.data.tokenize import Sample
+from tenfold.rig.ragged import Ragged
 from tenfold.rig.segments import Segments
 
 IGNORED = -100
@@ -24,19 +25,16 @@ class Batch:
     """[B, L] int64, 1 where there is a token; None when packed into one row."""
     position_ids: torch.Tensor | None
     """[B, L] int64, restarted in each packed row; None to let the model count."""
-    segments: Segments | None
+    segments: Segments | Ragged | None
     """Where the packed rows begin and end; None when padded."""
     targets: torch.Tensor
     """classify: [B] label numbers. Otherwise [B, L]: the next token where it bears loss, else IGNORED."""
     loss_index: torch.Tensor
-    """[N] int64, the flat positions of targets that bear loss."""
+    """[N] int64, the flat positions of targets that bear loss; in steady shapes also of some that do not."""
     rows: int
     tokens: int
-
-    @property
-    def loss_count(self) -> int:
-        """How many targets bear loss."""
-        return self.loss_index.numel()
+    loss_count: int
+    """How many targets bear loss."""
 
     def to(self, device: torch.device) -> Batch:
         """This batch with all tensors on `device`."""
@@ -44,7 +42,7 @@ class Batch:
         moved = {
             name: value.to(device, non_blocking=True)
             for name, value in values.items()
-            if isinstance(value, torch.Tensor | Segments)
+            if isinstance(value, torch.Tensor | Segments | Ragged)
         }
         return replace(self, **moved)
 
@@ -71,6 +69,7 @@ def batch_from_tensors(input_ids: torch.Tensor, labels: torch.Tensor, attention_
         loss_index=(targets.flatten() != IGNORED).nonzero().flatten(),
         rows=len(input_ids),
         tokens=input_ids.numel() if attention_mask is None else int(attention_mask.sum()),
+        loss_count=int((targets != IGNORED).sum()),
     )
 
 
@@ -83,7 +82,9 @@ class PaddedLayout:
 
     def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
         """The samples of one optimizer step as micro-batches, in their order."""
-        return [pad(samples[start : start + self.rows], self.pad_id) for start in range(0, len(samples), self.rows)]
+        batches = [pad(samples[start : start + self.rows], self.pad_id) for start in range(0, len(samples), self.rows)]
+        # Rows of one length need no mask, and the attention kernels that take none are the fast ones.
+        return [replace(b, attention_mask=None) if b.tokens == b.input_ids.numel() else b for b in batches]
 
 
 def pad(samples: Sequence[Sample], pad_id: int) -> Batch:
@@ -109,4 +110,5 @@ def pad(samples: Sequence[Sample], pad_id: int) -> Batch:
         loss_index=(targets.flatten() != IGNORED).nonzero().flatten(),
         rows=len(samples),
         tokens=int(attention_mask.sum()),
+        loss_count=int((targets != IGNORED).sum()),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tenfold.errors import InputError, NoEffect
-from tenfold.rig.batch import Batch
+from tenfold.rig.batch import IGNORED, Batch
 from tenfold.rig.loss import model_inputs
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.rig import Rig
@@ -27,6 +28,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias: torch.Tensor | None,
         targets: torch.Tensor,
         rows: int,
+        chunk_loss_and_gradient: ChunkLoss,
         needs: tuple[bool, bool, bool],
     ) -> torch.Tensor:
         needs_hidden, needs_weight, needs_bias = needs
@@ -37,23 +39,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(targets), rows):
             part = slice(start, start + rows)
-            logits = (hidden[part] @ working.T).float()
+            logits = hidden[part] @ working.T
             if bias is not None:
-                logits += bias.float()
-            wanted = targets[part, None]
-            normalizer = logits.logsumexp(1, keepdim=True)
-            total += (normalizer - logits.gather(1, wanted)).sum()
+                logits = logits + bias.to(logits.dtype)
+            loss, grad = chunk_loss_and_gradient(logits, targets[part])
+            total += loss
             if not any(needs):
                 continue
-            grad = logits.sub_(normalizer).exp_()  # softmax, in place of the logits
-            grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
             if grad_bias is not None:
-                grad_bias += grad.sum(0)
-            narrow = grad.to(hidden.dtype)
+                grad_bias += grad.sum(0, dtype=torch.float32)
             if grad_hidden is not None:
-                grad_hidden[part] = narrow @ working
+                grad_hidden[part] = grad @ working
             if grad_weight is not None:
-                grad_weight += narrow.T @ hidden[part]
+                grad_weight += grad.T @ hidden[part]
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
         ctx.weight_dtype = weight.dtype
         return total
@@ -68,11 +66,44 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             None,
             None,
             None,
+            None,
         )
 
 
+ChunkLoss = Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
+"""Summed cross-entropy of logits [N, V] against targets [N], float32, and its gradient, in the logits' dtype."""
+
+
+def loss_in_place(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A `ChunkLoss` of few operations that reuse their memory; rows whose target is IGNORED count nothing."""
+    wide = logits.float()
+    bears = (targets != IGNORED)[:, None]
+    wanted = targets.clamp_min(0)[:, None]
+    normalizer = wide.logsumexp(1, keepdim=True)
+    loss = ((normalizer - wide.gather(1, wanted)) * bears).sum()
+    grad = wide.sub_(normalizer).exp_()  # softmax, in place of the logits
+    grad.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=grad.dtype))
+    return loss, grad.mul_(bears).to(logits.dtype)
+
+
+def loss_in_one_pass(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """A `ChunkLoss` without writes between, for a compiler to fuse: one pass for the sum, one for the gradient."""
+    wide = logits.float()
+    bears = (targets != IGNORED)[:, None]
+    wanted = targets.clamp_min(0)[:, None]
+    normalizer = wide.logsumexp(1, keepdim=True)
+    loss = ((normalizer - wide.gather(1, wanted)) * bears).sum()
+    chosen = torch.arange(wide.shape[1], device=wide.device) == wanted
+    return loss, (((wide - normalizer).exp() - chosen.float()) * bears).to(logits.dtype)
+
+
 def chunked_cross_entropy(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor, rows: int
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    rows: int,
+    chunk_loss_and_gradient: ChunkLoss = loss_in_place,
 ) -> torch.Tensor:
     """Cross-entropy of hidden [N, H] times weight [V, H] plus bias [V] against targets [N], summed; float32.
 
@@ -82,7 +113,7 @@ def chunked_cross_entropy(
         needs = (hidden.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad)
     else:
         needs = (False, False, False)
-    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, rows, needs)  # type: ignore[no-any-return]
+    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, rows, chunk_loss_and_gradient, needs)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -90,6 +121,7 @@ class ChunkedLoss:
     """The next-token loss that runs the backbone, picks the rows that bear loss, and never holds all logits."""
 
     rows: int
+    chunk_loss_and_gradient: ChunkLoss = loss_in_place
 
     def __call__(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Sum over targets that bear loss, float32."""
@@ -97,7 +129,9 @@ class ChunkedLoss:
         picked = hidden.flatten(0, 1).index_select(0, batch.loss_index)
         head = cast("torch.nn.Linear", model.get_output_embeddings())  # `chunk_loss` has seen that it is one
         targets = batch.targets.flatten().index_select(0, batch.loss_index)
-        return chunked_cross_entropy(picked, head.weight, getattr(head, "bias", None), targets, self.rows)
+        return chunked_cross_entropy(
+            picked, head.weight, getattr(head, "bias", None), targets, self.rows, self.chunk_loss_and_gradient
+        )
 
 
 def chunk_loss(rig: Rig, rows: int) -> Rig:

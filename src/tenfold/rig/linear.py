@@ -12,7 +12,9 @@ from transformers.pytorch_utils import Conv1D
 
 from tenfold.cuts.lora import LoRA
 from tenfold.errors import InputError, NoEffect
+from tenfold.rig.product_group import ProductGroup
 from tenfold.rig.rig import Rig
+from tenfold.rig.stored_linear import StoredLinear, stored_weights
 
 
 class AdaptedLinear(torch.nn.Module):
@@ -21,7 +23,7 @@ class AdaptedLinear(torch.nn.Module):
     A starts as Kaiming-uniform noise and B as zero (arXiv 2106.09685, section 4.1): the first output is the base's.
     """
 
-    def __init__(self, base: torch.nn.Linear | Conv1D, cut: LoRA) -> None:
+    def __init__(self, base: torch.nn.Linear | Conv1D | StoredLinear, cut: LoRA) -> None:
         super().__init__()
         inputs, outputs = features(base)
         self.base = base
@@ -30,6 +32,8 @@ class AdaptedLinear(torch.nn.Module):
         self.lora_A = torch.nn.Parameter(torch.empty(cut.rank, inputs, device=base.weight.device))
         self.lora_B = torch.nn.Parameter(torch.zeros(outputs, cut.rank, device=base.weight.device))
         torch.nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+        self.group: ProductGroup | None = None
+        """Computes this layer's product, once fuse has merged it with those of the layers that read the same input."""
 
     @property
     def weight(self) -> torch.Tensor:
@@ -43,6 +47,8 @@ class AdaptedLinear(torch.nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., in] to [..., out]."""
+        if self.group is not None:
+            return self.group(self, x)
         y = self.base(x)
         thin = F.linear(self.dropout(x).flatten(0, -2), self.lora_A.to(x.dtype))
         sum_ = torch.addmm(y.flatten(0, -2), thin, self.lora_B.to(x.dtype).T, alpha=self.scale)
@@ -54,8 +60,10 @@ class AdaptedLinear(torch.nn.Module):
         return product.T if isinstance(self.base, Conv1D) else product
 
 
-def features(linear: torch.nn.Linear | Conv1D) -> tuple[int, int]:
+def features(linear: torch.nn.Linear | Conv1D | StoredLinear) -> tuple[int, int]:
     """Input and output width; GPT-2's Conv1D keeps its weight transposed."""
+    if isinstance(linear, StoredLinear):
+        return linear.in_features, linear.out_features
     rows, columns = linear.weight.shape
     return (rows, columns) if isinstance(linear, Conv1D) else (columns, rows)
 
@@ -66,7 +74,9 @@ def target_linears(model: PreTrainedModel, cut: LoRA, new_modules: tuple[str, ..
     linears = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear | Conv1D) and module is not head and not _inside(name, new_modules)
+        if isinstance(module, torch.nn.Linear | Conv1D | StoredLinear)
+        and module is not head
+        and not _inside(name, new_modules)
     ]
     if isinstance(cut.targets, str):
         return linears
@@ -94,7 +104,7 @@ def adapt_linears(rig: Rig, cut: LoRA) -> Rig:
     for name in rig.new_modules:
         model.get_submodule(name).requires_grad_(True).float()
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-    total = sum(weight.numel() for weight in model.parameters())
+    total = sum(weight.numel() for weight in model.parameters()) + stored_weights(model)
     fact = f"lora: {len(names)} linear layers, rank {cut.rank}, {trained:,} of {total:,} parameters learn"
     return replace(rig, adapter=cut, facts=(*rig.facts, fact))
 

@@ -12,6 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from tenfold.errors import InputError
 from tenfold.rig.batch import PaddedLayout
 from tenfold.rig.loss import classification_loss, next_token_loss
+from tenfold.rig.quantizing import store_linears, stored_as
 from tenfold.rig.rig import Rig, Source, Task
 
 HEADS = ("classifier", "score", "pre_classifier", "head")
@@ -99,7 +100,8 @@ def initialise(rig: Rig) -> Rig:
 def load_pretrained(rig: Rig) -> Rig:
     """The rig with pre-trained weights: float32 on the CPU, as stored on a GPU.
 
-    The classification head is always new. Raises InputError if the files hold too little of the model.
+    The classification head is always new. Where the skeleton's layers are stored in few bits, so are those of the
+    result. Raises InputError if the files hold too little of the model.
     """
     # Its declared types know neither a revision of None nor the pair that output_loading_info makes it return.
     load = cast("Any", type(rig.model).from_pretrained)
@@ -126,6 +128,8 @@ def load_pretrained(rig: Rig) -> Rig:
             " is it a checkpoint of another kind of model?"
         )
     modules = tuple(dict.fromkeys((*rig.new_modules, *new)))
+    if (storage_name := stored_as(rig.model)) is not None:
+        store_linears(model, storage_name, modules, rig.device)
     fact = "fine_tune: pre-trained weights loaded" + (f"; new: {', '.join(modules)}" if modules else "")
     return replace(rig, model=model.to(rig.device), new_modules=modules, facts=(*rig.facts, fact))
 

@@ -12,10 +12,12 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from tenfold.data.tokenize import Sample
 from tenfold.errors import InputError, NoEffect
+from tenfold.rig.attention import attend_packed
 from tenfold.rig.batch import IGNORED, Batch, next_token_targets, pad
 from tenfold.rig.probe import outputs_differ
+from tenfold.rig.ragged import ragged_rows
 from tenfold.rig.rig import Rig
-from tenfold.rig.segments import attend_segments, segment_rows
+from tenfold.rig.segments import segment_rows
 
 ATTENTION = "tenfold_segments"
 """Our name in transformers' registry of attention functions, its extension point for this."""
@@ -27,6 +29,8 @@ class PackedLayout:
 
     tokens: int
     pad_id: int
+    steady: bool = False
+    """Fill micro-batches up to one of few lengths, for layers that are compiled and passes that are recorded."""
 
     def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
         """The samples of one optimizer step as micro-batches.
@@ -45,20 +49,38 @@ class PackedLayout:
         return [self._lay_out(rows) for _, rows in bins]
 
     def _lay_out(self, rows: Sequence[Sample]) -> Batch:
-        segments = segment_rows([len(row.input_ids) for row in rows])
+        lengths = [len(row.input_ids) for row in rows]
         if rows[0].label is not None:  # the head of a classifier wants its rows apart: the model packs and unpacks
-            return replace(pad(rows, self.pad_id), segments=segments)
-        targets = torch.tensor([[target for row in rows for target in next_token_targets(row)]])
+            return replace(pad(rows, self.pad_id), segments=segment_rows(lengths))
+        filling = filling_rows(lengths, self.tokens) if self.steady else []
+        targets = [target for row in rows for target in next_token_targets(row)] + [IGNORED] * sum(filling)
+        bearing = [place for place, target in enumerate(targets) if target != IGNORED]
+        idle: list[int] = []
+        if self.steady:  # a row's last token never bears loss
+            idle = [lengths[0] - 1] * (-len(bearing) % max(1, len(targets) // STEPS_OF_LENGTH))
         return Batch(
-            input_ids=torch.tensor([[token for row in rows for token in row.input_ids]]),
+            input_ids=torch.tensor([[token for row in rows for token in row.input_ids] + [self.pad_id] * sum(filling)]),
             attention_mask=None,
-            position_ids=torch.tensor([[place for row in rows for place in range(len(row.input_ids))]]),
-            segments=segments,
-            targets=targets,
-            loss_index=(targets.flatten() != IGNORED).nonzero().flatten(),
+            position_ids=torch.tensor([[place for length in (*lengths, *filling) for place in range(length)]]),
+            segments=ragged_rows([*lengths, *filling]) if self.steady else segment_rows(lengths),
+            targets=torch.tensor([targets]),
+            loss_index=torch.tensor(bearing + idle, dtype=torch.long),
             rows=len(rows),
-            tokens=targets.numel(),
+            tokens=sum(lengths),
+            loss_count=len(bearing),
         )
+
+
+STEPS_OF_LENGTH = 8
+"""A steady micro-batch is so many eighths of the token budget long, and so many eighths of its targets bear loss."""
+
+
+def filling_rows(lengths: Sequence[int], tokens: int) -> list[int]:
+    """Lengths of the rows of padding that fill a micro-batch up to the next eighth of `tokens`."""
+    step = max(1, tokens // STEPS_OF_LENGTH)
+    missing, longest = -sum(lengths) % step, max(lengths)
+    whole, rest = divmod(missing, longest)
+    return [longest] * whole + [rest] * (rest > 0)
 
 
 def pack_rig(rig: Rig, tokens: int) -> Rig:
@@ -84,7 +106,7 @@ def pack_model(model: PreTrainedModel) -> None:
         raise NoEffect(f"pack: {type(model).__name__} has no attention layer that transformers lets us choose")
     rows = _probe_rows(model)
     expected = _hidden_rows(model, rows)
-    AttentionInterface.register(ATTENTION, attend_segments)  # type: ignore[arg-type]
+    AttentionInterface.register(ATTENTION, attend_packed)  # type: ignore[arg-type]
     offset = _first_position(model)
     signature = inspect.signature(backbone.forward)
 

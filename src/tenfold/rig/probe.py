@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from transformers import PreTrainedModel
 
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Allowed ||a - b|| / ||a||: some hundred units in the last place, far under what a wrong mask or head gives."""
@@ -19,3 +20,14 @@ def outputs_differ(expected: Sequence[torch.Tensor], found: Sequence[torch.Tenso
         if not error <= TOLERANCE[a.dtype]:
             return f"relative difference {error:.1e}"
     return ""
+
+
+@torch.no_grad()
+def probe_hidden(model: PreTrainedModel) -> torch.Tensor:
+    """The last hidden states of a short row; nothing random is drawn, and the model is left as it was."""
+    training = model.training
+    model.eval()
+    ids = torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
+    hidden = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    model.train(training)
+    return hidden

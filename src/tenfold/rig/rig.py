@@ -11,15 +11,13 @@ from transformers import PreTrainedModel
 
 from tenfold.cuts.lora import LoRA
 from tenfold.data.tokenize import Sample
+from tenfold.rig.backward import Backward, Loss, eager_backward
 from tenfold.rig.batch import Batch, batch_from_tensors
 
 Task = Literal["classify", "sft", "text"]
 
 Layout = Callable[[Sequence[Sample]], list[Batch]]
 """Lays the rows of one optimizer step out as micro-batches."""
-
-Loss = Callable[[PreTrainedModel, Batch], torch.Tensor]
-"""Sum (not mean) of the losses of a micro-batch, a float32 scalar."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +43,9 @@ class Rig:
     new_modules: tuple[str, ...] = ()
     """Modules that the base checkpoint did not hold or that are the task's head: trained in full, saved in full."""
     adapter: LoRA | None = None
+    backpropagate: Backward = eager_backward
+    frozen_compute: Literal["bf16", "fp8"] = "bf16"
+    """What the products with quantized weights are to be computed in."""
     facts: tuple[str, ...] = field(default=())
     """One sentence per applied cut: what it really changed."""
 
@@ -52,6 +53,11 @@ class Rig:
     def trainable(self) -> list[tuple[str, torch.nn.Parameter]]:
         """Names and parameters that receive gradients, in the model's order."""
         return [(name, weight) for name, weight in self.model.named_parameters() if weight.requires_grad]
+
+    def backward(self, batch: Batch, loss_tokens: int) -> torch.Tensor:
+        """Forward and backward pass of a micro-batch on this rig's device: adds to the gradients what it owes to a mean
+        over `loss_tokens` targets. Returns its summed loss, float32, detached."""
+        return self.backpropagate(self.model, self.loss, batch.to(self.device), loss_tokens)
 
     def mean_loss(
         self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None = None

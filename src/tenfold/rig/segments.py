@@ -117,29 +117,20 @@ class _FromBuckets(torch.autograd.Function):
 
 
 def attend_segments(
-    module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    dropout: float = 0.0,
-    scaling: float | None = None,
-    is_causal: bool | None = None,
-    sliding_window: int | None = None,
-    segments: Segments | None = None,
-    softcap: float | None = None,
-    **kwargs: object,
-) -> tuple[torch.Tensor, None]:
-    """Attention of packed rows, each within itself; the signature of transformers' attention functions.
+    segments: Segments,
+    *,
+    causal: bool,
+    scaling: float | None,
+    window: int | None,
+    dropout: float,
+) -> torch.Tensor:
+    """Attention of packed rows, each within itself, on any device.
 
-    query [1, heads, T, D]; key and value [1, kv_heads, T, D]. Returns [1, T, heads, D] and no weights.
-    `kwargs` takes what other attention functions of transformers use and this one does not need.
+    query [1, heads, T, D]; key and value [1, kv_heads, T, D]. Returns [1, T, heads, D].
     """
-    if segments is None or attention_mask is not None or softcap is not None:
-        raise RuntimeError(
-            "a packed model trains and evaluates on packed batches only; load the saved model to generate"
-        )
-    causal = bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
     index = torch.cat([bucket.index for bucket in segments.buckets])
     valid = torch.cat([bucket.valid.flatten() for bucket in segments.buckets])
     states = [
@@ -152,7 +143,7 @@ def attend_segments(
         rows, length = bucket.valid.shape
         q, k, v = (s[start : start + rows * length].unflatten(0, (rows, length)).transpose(1, 2) for s in states)
         start += rows * length
-        mask = _mask(bucket, causal, sliding_window)
+        mask = _mask(bucket, causal, window)
         grouped = q.shape[1] != k.shape[1]
         if grouped and mask is not None:  # the kernels that take a mask want as many key heads as query heads
             groups = q.shape[1] // k.shape[1]
@@ -170,7 +161,7 @@ def attend_segments(
         )
         attended.append(out.transpose(1, 2).flatten(0, 1))
     cells = torch.cat(attended) if len(attended) > 1 else attended[0]
-    return _FromBuckets.apply(cells, index, segments.restore, valid).unsqueeze(0), None
+    return _FromBuckets.apply(cells, index, segments.restore, valid).unsqueeze(0)
 
 
 def _mask(bucket: Bucket, causal: bool, window: int | None) -> torch.Tensor | None:

@@ -11,8 +11,9 @@ import torch
 
 from tenfold.data.tokenize import Sample
 from tenfold.errors import NotFinite
-from tenfold.rig.precision import autocast
+from tenfold.rig.batch import Batch
 from tenfold.rig.rig import Rig
+from tenfold.rig.shrinking import shrink
 from tenfold.run.schedule import Schedule
 
 
@@ -42,26 +43,20 @@ def train_steps(
     first_step: int,
     max_gradient_norm: float | None,
     after_step: Callable[[StepReport], bool],
+    tell: Callable[[str], None],
 ) -> None:
     """Train from `first_step` (0, or where a checkpoint stopped) to the schedule's end.
 
-    `after_step` sees each step's report and may evaluate, save, or return False to stop. Raises NotFinite before an
-    update that a NaN or Inf would poison.
+    `after_step` sees each step's report and may evaluate, save, or return False to stop; `tell` hears of smaller
+    micro-batches after a lack of memory. Raises NotFinite before an update that a NaN or Inf would poison.
     """
     weights = [weight for _, weight in rig.trainable]
     rig.model.train()
     for step in range(first_step, schedule.total_steps):
         started = time.perf_counter()
         rows = [samples[row] for row in schedule.rows_at(step)]
-        batches = rig.layout(rows)
+        rig, batches, loss_sum = accumulate(rig, rows, tell)
         loss_tokens = sum(batch.loss_count for batch in batches)
-
-        loss_sum = torch.zeros((), device=rig.device)
-        for batch in batches:
-            with autocast(rig.device):
-                loss = rig.loss(rig.model, batch.to(rig.device))
-            (loss / loss_tokens).backward()
-            loss_sum += loss.detach()
 
         norm = torch.nn.utils.clip_grad_norm_(weights, max_gradient_norm or math.inf)
         mean_loss, gradient_norm = torch.stack([loss_sum / loss_tokens, norm.float()]).tolist()
@@ -86,6 +81,32 @@ def train_steps(
         )
         if not after_step(report):
             return
+
+
+def accumulate(rig: Rig, rows: Sequence[Sample], tell: Callable[[str], None]) -> tuple[Rig, list[Batch], torch.Tensor]:
+    """The gradients of one optimizer step: its micro-batches and their summed loss.
+
+    When memory runs out, the step starts again in smaller micro-batches, or with more blocks recomputed: the rig that
+    did it is returned for the steps to come. Raises OutOfMemoryError if there is nothing smaller.
+    """
+    while True:
+        batches = rig.layout(rows)
+        loss_tokens = sum(batch.loss_count for batch in batches)
+        loss_sum = torch.zeros((), device=rig.device)
+        try:
+            for batch in batches:
+                loss_sum += rig.backward(batch, loss_tokens)
+            return rig, batches, loss_sum
+        except torch.OutOfMemoryError:
+            smaller = shrink(rig, max(len(row.input_ids) for row in rows))
+            if smaller is None:
+                raise
+        # Outside of `except`, since the exception holds on to what the failed pass had allocated.
+        rig.model.zero_grad(set_to_none=True)
+        rig, change = smaller
+        tell(f"out of memory: this step starts again, from now on with {change}")
+        if rig.device.type == "cuda":
+            torch.cuda.empty_cache()
 
 
 def _not_finite(step: int, loss: float, norm: float, rows: Sequence[Sample]) -> str:

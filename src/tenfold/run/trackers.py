@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -45,13 +46,15 @@ def scalars(event: Event) -> dict[str, float]:
 def _tensorboard(run_name: str, folder: Path, settings: Mapping[str, Any]) -> Observer:
     from torch.utils.tensorboard.writer import SummaryWriter
 
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    @cache
+    def writer() -> SummaryWriter:  # it writes a file as soon as it is made: not before there is something to write
+        return SummaryWriter(str(folder / "tensorboard"))
 
     def observe(event: Event) -> None:
         for name, value in scalars(event).items():
-            writer.add_scalar(name, value, int(event.values["step"] or 0))
-        if event.kind == "finished":
-            writer.close()
+            writer().add_scalar(name, value, int(event.values["step"] or 0))
+        if event.kind == "finished" and writer.cache_info().currsize:
+            writer().close()
 
     return observe
 

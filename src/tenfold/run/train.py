@@ -44,12 +44,13 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
     _check_possible(plan)
     fresh = claim_output(folder, _identity(recipe))
     with OutputLock(folder, run_id(plan)), StopRequest() as stop:
+        run: Run | None = None
         try:
             run = _prepare(plan, folder, stop, observers)
-            fresh = False
             status = _train(run)
         except InputError:
-            if fresh:  # nothing was trained, so that a corrected recipe may use the same folder
+            trained = run is not None and run.progress.step > 0
+            if fresh and not trained:  # so that a corrected recipe may use the same folder
                 drop_claim(folder)
             raise
         except torch.OutOfMemoryError as error:
@@ -112,8 +113,6 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
         tokenizer = Tokenizer.from_transformers(source.name, source.revision)
         dataset = load_dataset(recipe, tokenizer, plan.shape.max_positions)
         check_vocabulary((*dataset.train, *dataset.evaluation), tokenizer, plan.shape.vocab_size, source.name)
-    # Before the model, which may take minutes: a tracker may refuse too, for want of a login.
-    trackers = [make_tracker(name, folder.name, folder, recipe.train.model_dump()) for name in recipe.output.trackers]
     with meter.part("load"):
         torch.manual_seed(recipe.train.seed)
         rig = _build(plan, source, dataset, tokenizer, meter.device)
@@ -122,7 +121,7 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
     schedule = make_schedule(recipe.train, len(dataset.train), learning_rate(recipe, lora))
     run = Run(
         recipe, dataset, rig, schedule, meter,
-        folder=folder, base_hash=base_hash, stop=stop, observers=[*observers, *trackers],
+        folder=folder, base_hash=base_hash, stop=stop, observers=observers,
     )  # fmt: skip
     for fact in rig.facts:
         run.tell("note", {"text": fact})
@@ -163,6 +162,8 @@ def _train(run: Run) -> Status:
         if saved.state["data_sha256"] != run.dataset.sha256:
             raise InputError(f"{run.folder}: its checkpoint was trained on other data; name a new output.folder")
         run.restore(saved)
+    # Last of all that may refuse: a tracker leaves a folder behind, or a run on somebody's server.
+    run.observers = [*run.observers, *_trackers(run)]
     wish = run.recipe.train
     with run.meter.part("train"):
         train_steps(
@@ -173,12 +174,18 @@ def _train(run: Run) -> Status:
             first_step=run.progress.step,
             max_gradient_norm=wish.max_grad_norm,
             after_step=run.after_step,
+            tell=lambda text: run.note("out_of_memory", text),
         )
     if run.ended_because is None:
         run.export("last")
         run.save()
         return "done"
     return {"budget": "stopped_at_budget", "SIGINT": "interrupted"}.get(run.ended_because, "preempted")  # type: ignore[return-value]
+
+
+def _trackers(run: Run) -> list[Observer]:
+    settings = run.recipe.train.model_dump()
+    return [make_tracker(name, run.folder.name, run.folder, settings) for name in run.recipe.output.trackers]
 
 
 def _unfinished(run: Run) -> TenfoldError:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Kind = Literal["decoder", "encoder"]
@@ -40,7 +40,32 @@ class Family:
     activation: str = "silu"
     dropout: float = 0.0
     """Default of hidden and attention dropout where config.json names none."""
+    modules: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Paths of a block's linear layers inside the block, by `LinearShape.name`; empty where nobody knows."""
 
+
+_LLAMA = {
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "qkv": "self_attn.qkv_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "gate_up": "mlp.gate_up_proj",
+    "down": "mlp.down_proj",
+}
+"""Llama's, and Phi-3's fused ones."""
+_GPT2 = {"qkv": "attn.c_attn", "o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
+_DISTILBERT = {
+    "q": "attention.q_lin",
+    "k": "attention.k_lin",
+    "v": "attention.v_lin",
+    "o": "attention.out_lin",
+    "up": "ffn.lin1",
+    "down": "ffn.lin2",
+}
+_MODERNBERT = {"qkv": "attn.Wqkv", "o": "attn.Wo", "gate_up": "mlp.Wi", "down": "mlp.Wo"}
 
 _BERT = Family(
     kind="encoder",
@@ -59,19 +84,27 @@ _BERT = Family(
     tied=True,
     activation="gelu",
     dropout=0.1,
+    modules={
+        "q": "attention.self.query",
+        "k": "attention.self.key",
+        "v": "attention.self.value",
+        "o": "attention.output.dense",
+        "up": "intermediate.dense",
+        "down": "output.dense",
+    },
 )
 _ROBERTA = replace(_BERT, pooler=False, position_offset=2)
-_GEMMA = Family(tied=True, activation="gelu_pytorch_tanh")
+_GEMMA = Family(tied=True, activation="gelu_pytorch_tanh", modules=_LLAMA)
 
 FAMILIES: Mapping[str, Family] = {
-    "llama": Family(),
-    "mistral": Family(),
-    "qwen2": Family(qkv_bias=True),
-    "qwen3": Family(qk_norm=True),
+    "llama": Family(modules=_LLAMA),
+    "mistral": Family(modules=_LLAMA),
+    "qwen2": Family(qkv_bias=True, modules=_LLAMA),
+    "qwen3": Family(qk_norm=True, modules=_LLAMA),
     "gemma": _GEMMA,
     "gemma2": replace(_GEMMA, post_norms=True),
     "gemma3_text": replace(_GEMMA, post_norms=True, qk_norm=True),
-    "phi3": Family(fused_qkv=True, fused_gate_up=True),
+    "phi3": Family(fused_qkv=True, fused_gate_up=True, modules=_LLAMA),
     "gpt2": Family(
         norm="layer",
         norm_bias=True,
@@ -85,12 +118,13 @@ FAMILIES: Mapping[str, Family] = {
         tied=True,
         activation="gelu_new",
         dropout=0.1,
+        modules=_GPT2,
     ),
     "bert": _BERT,
     "roberta": _ROBERTA,
     "xlm-roberta": _ROBERTA,
     "camembert": _ROBERTA,
-    "distilbert": replace(_BERT, token_types=False, pooler=False),
+    "distilbert": replace(_BERT, token_types=False, pooler=False, modules=_DISTILBERT),
     "modernbert": Family(
         kind="encoder",
         norm="layer",
@@ -100,9 +134,11 @@ FAMILIES: Mapping[str, Family] = {
         embedding_norm=True,
         tied=True,
         activation="gelu",
+        modules=_MODERNBERT,
     ),
 }
-"""By `model_type`. Any other decoder with the usual keys is taken for a Llama, any other encoder for a BERT."""
+"""By `model_type`. Any other decoder with the usual keys is taken for a Llama, any other encoder for a BERT; what their
+modules are called is then not known."""
 
 
 def family_of(model_type: str, architectures: object) -> Family:
@@ -110,7 +146,7 @@ def family_of(model_type: str, architectures: object) -> Family:
     if model_type in FAMILIES:
         return FAMILIES[model_type]
     named = str(architectures)
-    return _BERT if "MaskedLM" in named or "bert" in model_type else Family()
+    return replace(_BERT, modules={}) if "MaskedLM" in named or "bert" in model_type else Family()
 
 
 @dataclass(frozen=True)
@@ -121,6 +157,8 @@ class LinearShape:
     in_features: int
     out_features: int
     bias: bool = False
+    module: str = ""
+    """Its path inside the block, such as self_attn.q_proj; empty where the family is not known."""
 
     @property
     def parameters(self) -> int:
@@ -141,7 +179,8 @@ def block_linears(family: Family, hidden: int, ffn: int, query: int, key: int) -
     else:
         names = ("gate", "up") if family.gated_mlp else ("up",)
         mlp = [LinearShape(name, hidden, ffn, family.mlp_bias) for name in names]
-    return (*attention, *mlp, LinearShape("down", ffn, hidden, family.mlp_bias))
+    linears = (*attention, *mlp, LinearShape("down", ffn, hidden, family.mlp_bias))
+    return tuple(replace(linear, module=family.modules.get(linear.name, "")) for linear in linears)
 
 
 def norm_parameters(family: Family, hidden: int, layers: int, head_dim: int) -> int:

@@ -1,0 +1,80 @@
+"""Cut 6: keep frozen weights in four or eight bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from tenfold.cuts.cut import Cut
+
+if TYPE_CHECKING:
+    from tenfold.job import Job
+    from tenfold.machine import Machine
+    from tenfold.rig.rig import Rig
+
+StorageName = Literal["fp8", "int8", "nf4"]
+
+NF4_BLOCK = 64
+"""Weights along a row that share an absolute maximum: arXiv 2305.14314, section 3."""
+
+NF4_GROUP = 256
+"""Absolute maxima that share a scale once they are quantized themselves: ibid., "double quantization"."""
+
+
+@dataclass(frozen=True)
+class Quantize(Cut):
+    """Store the frozen weights of the blocks' linear layers in 8 bits (fp8, int8) or 4.127 (nf4, double quantization).
+
+    Saves: half (8 bits) to three quarters (nf4) of those weights' memory beside bfloat16. With compute "fp8" also half
+    the time of their products, where the hardware has it.
+    Costs: a dense copy of one layer at a time, made again in every pass; quality, by an interval that is measured.
+    Evidence: none yet, so that the planner never chooses it by itself; a recipe does.
+    Paper: arXiv 2305.14314 (QLoRA: nf4), arXiv 2208.07339 (int8), arXiv 2209.05433 (fp8).
+
+    Only adapters learn on top of it: lora comes after it. Head, embeddings, norms and attention stay as they are.
+    """
+
+    name: ClassVar[str] = "quantize"
+    exact: ClassVar[bool] = False
+    before_weights: ClassVar[bool] = True
+
+    storage: StorageName = "nf4"
+    compute: Literal["bf16", "fp8"] = "bf16"
+
+    def price(self, job: Job) -> Job:
+        """Fewer bytes of frozen weights. Without lora nothing is frozen, and no byte is counted less."""
+        if not job.pretrained:
+            return job
+        return replace(
+            job,
+            stored_as=self.storage,
+            stored_bytes=stored_bytes(self.storage, job),
+            fp8_products=self.compute == "fp8" and has_fp8_products(job.machine),
+        )
+
+    def apply(self, rig: Rig) -> Rig:
+        """Swap each linear layer of the blocks for one that stores its weight so."""
+        from tenfold.rig.quantizing import check_products, quantize_linears
+
+        check_products(rig.device, self.compute)
+        return replace(quantize_linears(rig, self.storage), frozen_compute=self.compute)
+
+
+def bits_per_weight(storage: StorageName, in_features: int) -> float:
+    """Bits that one weight of a row of `in_features` takes, its share of the scales included."""
+    if storage == "nf4":
+        return 4 + (8 + 32 / NF4_GROUP) * ceil(in_features / NF4_BLOCK) / in_features
+    return 8 + 32 / in_features
+
+
+def stored_bytes(storage: StorageName, job: Job) -> float:
+    """Bytes of all blocks' linear weights."""
+    linears = job.shape.block_linears
+    bits = sum(x.in_features * x.out_features * bits_per_weight(storage, x.in_features) for x in linears)
+    return job.shape.layers * bits / 8
+
+
+def has_fp8_products(machine: Machine) -> bool:
+    """Whether the machine multiplies fp8 matrices at a rate of its own."""
+    return "float8" in machine.flops

@@ -1,0 +1,66 @@
+"""A forced cut that changes nothing on paper is refused before anything is paid."""
+
+from __future__ import annotations
+
+import difflib
+
+from tenfold.cuts import FineTune
+from tenfold.cuts.lora import MODULE_NAMES, names_layer
+from tenfold.errors import InputError, NoEffect
+from tenfold.job import Job
+from tenfold.planner.options import checkpoint_options, fuse_options, lora_options, pack_options, quantize_options
+from tenfold.recipe import LoraWish, Recipe
+from tenfold.shape import Shape
+
+COUNTERPARTS = {
+    "q": ("qkv",),
+    "k": ("qkv",),
+    "v": ("qkv",),
+    "qkv": ("q", "k", "v"),
+    "gate": ("gate_up",),
+    "up": ("gate_up",),
+    "gate_up": ("gate", "up"),
+}
+"""Layers that other families fuse, or keep apart."""
+
+
+def check_forced(recipe: Recipe, dense: Job) -> None:
+    """Raises NoEffect naming the forced cut that cannot change this job, InputError on a number that it cannot have."""
+    _check_targets(recipe, dense.shape)
+    base = FineTune().price(dense)
+    for name, options in (
+        ("quantize", quantize_options(recipe)),
+        ("lora", lora_options(recipe)),
+        ("pack", pack_options(recipe, dense.workload)),
+        ("fuse", fuse_options(recipe)),
+    ):
+        if None not in options and all(option is not None and option.price(base) == base for option in options):
+            raise NoEffect(f"cuts.{name}: changes nothing for task {recipe.task} on this model and data; leave it out")
+    wanted = checkpoint_options(recipe, dense.shape.layers)[-1]
+    layers = getattr(wanted, "layers", 0)
+    if layers > dense.shape.layers:
+        raise InputError(f"cuts.checkpoint.layers: found {layers}, but the model has {dense.shape.layers} blocks")
+
+
+def _check_targets(recipe: Recipe, shape: Shape) -> None:
+    """Every name must be one of this family's; of an unknown family, one that some family has."""
+    wish = recipe.cuts.lora
+    for target in wish.targets if isinstance(wish, LoraWish) and wish.targets != "all-linear" else ():
+        if not any(names_layer(target, linear, shape.layers) for linear in shape.block_linears):
+            raise NoEffect(
+                f"cuts.lora.targets: no linear layer of this model is called {target}; {_hint(target, shape)}"
+            )
+
+
+def _hint(target: str, shape: Shape) -> str:
+    """The nearest names, then all; without the family's names, what always works."""
+    known = {linear.name: linear.module.rsplit(".", 1)[-1] for linear in shape.block_linears if linear.module}
+    if not known:
+        return "write all-linear"
+    last = target.rsplit(".", 1)[-1]
+    roles = {role for role, names in MODULE_NAMES.items() if last in names}
+    roles |= {other for role in roles for other in COUNTERPARTS.get(role, ())}
+    near = [name for role, name in known.items() if role in roles]
+    near = near or difflib.get_close_matches(last, list(known.values()), 3, 0.6)
+    start = f"did you mean {' or '.join(dict.fromkeys(near))}? It" if near else "it"
+    return f"{start} has {', '.join(dict.fromkeys(known.values()))}; or write all-linear"
