@@ -28,8 +28,9 @@ LINEARS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 CHECK_SECONDS = 15
 """Without so much of the budget left, gradients are not compared."""
 
-STEPS_OF_ROWS = 8
-"""Different steps' rows before they come round again."""
+STEPS_OF_ROWS = {"fixed": 8, "packed": 48}
+"""Different steps' rows before they come round again. Short rows differ from step to step, as in a real run: what was
+compiled or recorded for one step's lengths must not be measured as if it served all."""
 
 
 def go_offline() -> None:
@@ -112,7 +113,12 @@ def _measure(
         record["loaded_bytes"] = torch.cuda.memory_allocated()
     vocabulary = json.loads((arguments.model / "config.json").read_text())["vocab_size"]
     steps = steps_of_rows(
-        arguments.workload, arguments.rows, arguments.length, vocabulary, STEPS_OF_ROWS, arguments.seed
+        arguments.workload,
+        arguments.rows,
+        arguments.length,
+        vocabulary,
+        STEPS_OF_ROWS[arguments.workload],
+        arguments.seed,
     )
     record["rows_per_step"] = [len(rows) for rows in steps]
     record["tokens_per_step"] = tokens(steps[0])
