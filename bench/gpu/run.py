@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from gate import gate
+
 from shapes import SHAPES, model_folder
 
 HERE = Path(__file__).resolve().parent
