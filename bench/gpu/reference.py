@@ -22,6 +22,7 @@ from gate import gate
 from program import ALPHA, LINEARS, RANK, go_offline
 from protocol import System
 from rows import Row, padded, steps_of_rows, targets
+
 from shapes import SHAPES, make_model, model_folder
 
 LAYERS, CHECK_ROWS, CHECK_LENGTH, CHECK_SEED = 4, 2, 1024, 17

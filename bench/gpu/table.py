@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gate import LEAST_COSINE, LOSS_TOLERANCE
+
 from shapes import SHAPES, flops_per_token
 
 ROOT = Path(__file__).resolve().parents[2]

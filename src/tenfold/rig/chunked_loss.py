@@ -51,7 +51,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 continue
             if grad_bias is not None:
                 grad_bias += grad.sum(0, dtype=torch.float32)
-            narrow = _filled(grad, rows)
+            narrow = _filled(grad.to(hidden.dtype), rows)
             if grad_hidden is not None:
                 grad_hidden[part] = (narrow @ working)[:count]
             if grad_weight is not None:
