@@ -27,7 +27,6 @@ class StoredLinear(torch.nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.storage = storage
-        self.dtype = weight.dtype
         self.fan_in_fan_out = fan_in_fan_out
         """It took the place of a Conv1D, which keeps its weight transposed."""
         self.keep(weight)
@@ -38,11 +37,12 @@ class StoredLinear(torch.nn.Module):
         """What takes the place of a linear layer, on any device, meta included."""
         transposed = isinstance(linear, Conv1D)
         weight = linear.weight.detach()
-        return cls(storage, weight.T.contiguous() if transposed else weight, linear.bias, fan_in_fan_out=transposed)
+        return cls(storage, weight.T if transposed else weight, linear.bias, fan_in_fan_out=transposed)
 
     @torch.no_grad()
     def keep(self, weight: torch.Tensor) -> None:
-        """Store another weight [out, in], and stay on its device."""
+        """Store a weight [out, in], and follow it to its device and number format."""
+        self.dtype = weight.dtype
         for name, part in self.storage.store(weight).items():
             self.register_buffer(name, part)
         self.part_names = tuple(self._buffers)
