@@ -104,6 +104,7 @@ def _dense_job(recipe: Recipe, shape: Shape, workload: Workload, machine: Machin
         steps_wanted=train.max_steps,
         epochs=train.epochs,
         labels=workload.labels,
+        optimizer=train.optimizer,
         evaluations=ceil(steps / every) if workload.evaluation_tokens else 0,
     )
 
@@ -226,6 +227,7 @@ def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[s
     job = best.job
     padded = replace(job, packed_tokens=None)
     defaults = {"batch_size": NAIVE_ROWS, "micro_rows": NAIVE_ROWS, "steps_wanted": None, "epochs": job.epochs_trained}
+    defaults |= {"optimizer": "adamw"}
     naive = replace(FineTune().price(job.uncut()), **defaults, evaluations=min(1, job.evaluations))
     return Plan(
         created_at=datetime.now(UTC),
