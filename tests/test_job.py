@@ -322,6 +322,12 @@ def test_quantize_changes_no_byte_where_all_weights_learn() -> None:
     assert Quantize().price(replace(job, pretrained=False)) == replace(job, pretrained=False)
 
 
+def test_eight_bit_moments_are_a_quarter_of_the_optimizer() -> None:
+    plain, small = (bytes_by_kind(make_plain_job(optimizer=kind)) for kind in ("adamw", "adamw_8bit"))
+    assert small["optimizer"] / plain["optimizer"] == (1 + 4 / 256) / 4
+    assert {kind for kind in plain if plain[kind] != small[kind]} == {"optimizer"}
+
+
 def test_fp8_products_are_priced_where_the_machine_has_them() -> None:
     job = make_plain_job()
     rates = {"bfloat16": 1e12, "float8": 2e12}

@@ -31,6 +31,7 @@ def build(arguments: argparse.Namespace, folder: Path) -> Any:
     from tenfold.cuts import CUTS, cut_from_dict, on_rig
     from tenfold.data.tokenize import Sample
     from tenfold.rig.model import build_rig
+    from tenfold.rig.precision import default_dtype
     from tenfold.rig.rig import Source
 
     given = json.loads(arguments.cuts) if arguments.cuts else json.loads(CUTS_FILE.read_text())[arguments.setting]
@@ -38,7 +39,11 @@ def build(arguments: argparse.Namespace, folder: Path) -> Any:
     cuts = sorted((cut_from_dict(_sized(item, arguments)) for item in given), key=lambda cut: kinds.index(cut.name))
     micro_rows = max(1, arguments.micro_tokens // arguments.length)
     source = Source(str(folder))
-    rig = on_rig(cuts, build_rig(source, "text", device=arguments.device, micro_batch_rows=micro_rows, pad_id=0))
+    device = torch.device(arguments.device)
+    skeleton = build_rig(
+        source, "text", device=device, micro_batch_rows=micro_rows, pad_id=0, dtype=default_dtype(device)
+    )
+    rig = on_rig(cuts, skeleton)
     rig.model.train()
     learns = dict(rig.trainable)
     if not arguments.bf16_weights:

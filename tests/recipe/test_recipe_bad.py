@@ -88,7 +88,10 @@ BAD = [
     ("cuts: {quantize: {storage: fp4}}", "cuts.quantize.storage: found 'fp4' (text), expected nf4, int8 or fp8"),
     ("cuts: {quantize: nf4, lora: false}", "recipe.yaml:4: cuts.quantize: quantized weights are frozen, so that only adapters can learn"),
     ("adapter: none\nload_in_8bit: true", "quantized weights are frozen, so that only adapters can learn; write cuts.lora: true"),
-    ("optim: adamw_bnb_8bit", "recipe.yaml:4: optim: found 'adamw_bnb_8bit' (text); tenfold trains with AdamW"),
+    ("optim: sgd", "recipe.yaml:4: optim: found 'sgd' (text), expected adamw, adamw_torch"),
+    ("optimizer: paged_adamw_8bit", "found 'paged_adamw_8bit' (text); tenfold does not page an optimizer to the host, write adamw_8bit"),
+    ("optim: adamw_torch\noptimizer: adamw_torch", "recipe.yaml:5: optimizer (train.optimizer): is also set by optim on line 4; keep one"),
+    ("train: {optimizer: adam}", "train.optimizer: found 'adam' (text), expected adamw or adamw_8bit"),
     ("gradient_accumulation_steps: 4", "recipe.yaml:4: gradient_accumulation_steps: needs micro_batch_size beside it"),
     (
         "micro_batch_size: 2\ngradient_accumulation_steps: 4\ntrain: {batch_size: 32}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.model import build_rig
 from tenfold.rig.quantizing import make_dense, stored_as
 from tenfold.rig.rig import Source, Task
+from tenfold.rig.storage import STORAGES
 from tenfold.rig.stored_linear import StoredLinear
 from tiny import DECODERS, FAMILIES, tiny_folder
 
@@ -52,6 +54,21 @@ def test_the_exact_cuts_stay_exact_on_it(family: str) -> None:
     cut_loss, cut_gradient = step_gradient(on_rig(cuts, make_rig(family, "sft")), rows)
     assert cut_loss == pytest.approx(loss, rel=TOLERANCE)
     assert relative_error(gradient, cut_gradient) < TOLERANCE
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_block_on_it_is_traced_whole(storage: Any) -> None:
+    torch.compiler.reset()  # the limit of recompilations counts those of other formats
+    rows = make_rows("sft")
+    torch.manual_seed(0)
+    rig = on_rig((Quantize(storage), LORA), make_rig("llama", "sft"))
+    loss, gradient = step_gradient(rig, rows)
+    for block in rig.model.model.layers:  # type: ignore[attr-defined,union-attr]
+        block.compile(backend="aot_eager", fullgraph=True)  # type: ignore[operator,union-attr]
+    found_loss, found = step_gradient(rig, rows)
+    assert found_loss == pytest.approx(loss, rel=TOLERANCE)
+    assert relative_error(gradient, found) < TOLERANCE
 
 
 @pytest.mark.parametrize(("family", "task"), CASES)

@@ -44,10 +44,15 @@ def test_computes_what_the_plain_layer_computes(storage: Storage, bias: bool) ->
 @each_storage
 @pytest.mark.filterwarnings("ignore")
 def test_is_traced_whole(storage: Storage) -> None:
+    torch.compiler.reset()  # the limit of recompilations counts those of other formats
     stored = StoredLinear.of(make_linear(), storage)
     compiled = torch.compile(stored, backend="aot_eager", fullgraph=True)
     for found, expected in zip(run(compiled), run(stored), strict=True):
         torch.testing.assert_close(found, expected)
+    plain = torch.randn(2, 128)
+    torch.testing.assert_close(compiled(plain), stored(plain))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(plain), stored(plain))
 
 
 class Kept:

@@ -85,11 +85,19 @@ def test_a_quantized_base_learns_and_the_receipt_says_how(tmp_path: Path) -> Non
     assert [cut.name for cut in plain.cuts][1] == "lora"
 
 
-def test_a_quantized_run_continues_where_it_stopped(tmp_path: Path) -> None:
-    cuts = {"quantize": "int8", "lora": {"rank": 4}}
-    whole = make_recipe(tmp_path / "whole", cuts=cuts)
-    run(whole)
-    parts = make_recipe(tmp_path / "parts", cuts=cuts)
+@pytest.mark.parametrize(
+    ("cuts", "train", "result"),
+    [
+        ({"quantize": "int8", "lora": {"rank": 4}}, {}, "adapter-last/adapter_model.safetensors"),
+        ({"lora": False}, {"optimizer": "adamw_8bit"}, "model-last/model.safetensors"),
+    ],
+    ids=["quantized", "eight-bit moments"],
+)
+def test_low_bits_continue_where_they_stopped(
+    cuts: dict[str, Any], train: dict[str, Any], result: str, tmp_path: Path
+) -> None:
+    run(make_recipe(tmp_path / "whole", cuts=cuts, train=train))
+    parts = make_recipe(tmp_path / "parts", cuts=cuts, train=train)
 
     def stop(event: Event) -> None:
         if event.kind == "step" and event.values["step"] == 1 and not (tmp_path / "stopped").exists():
@@ -100,8 +108,10 @@ def test_a_quantized_run_continues_where_it_stopped(tmp_path: Path) -> None:
         run(parts, (stop,))
     receipt = run(parts)
     assert receipt.resumes == 1
-    expected, found = weights(tmp_path / "whole" / "run"), weights(tmp_path / "parts" / "run")
+    expected, found = (load_file(tmp_path / name / "run" / result) for name in ("whole", "parts"))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+    base = load_file(tmp_path / "whole" / "base-llama" / "model.safetensors")
+    assert not any(torch.equal(found[name], base[name]) for name in found.keys() & base.keys()), "all of it learned"
 
 
 def test_full_fine_tuning_leaves_a_plain_model(tmp_path: Path) -> None:

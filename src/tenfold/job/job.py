@@ -30,6 +30,7 @@ class Job:
     steps_wanted: int | None
     epochs: float
     labels: int = 0
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     evaluations: int = 0
 
     pretrained: bool = False

@@ -13,6 +13,10 @@ MARGIN = 0.06
 """Share of a machine's memory left free for fragmentation; the planner fills at most the rest."""
 
 
+MOMENT_BYTES = {"adamw": 4.0, "adamw_8bit": 1 + 4 / 256}
+"""Of each of the two moments of a weight: float32, or a code and its share of the scale of 256 (run/adam8bit)."""
+
+
 def bytes_by_kind(job: Job) -> dict[str, float]:
     """Bytes at the peak of a training step, by what they hold."""
     shape, size, on_gpu = job.shape, job.dtype_bytes, job.machine.vendor_kind == "cuda"
@@ -29,7 +33,7 @@ def bytes_by_kind(job: Job) -> dict[str, float]:
         "weights": float(weights),
         "adapters": float(FLOAT32_BYTES * job.adapter_parameters),
         "gradients": float(FLOAT32_BYTES * trained),
-        "optimizer": 2.0 * FLOAT32_BYTES * trained,
+        "optimizer": 2.0 * MOMENT_BYTES[job.optimizer] * trained,
         "activations": activations,
         "logits": logits_bytes(job),
         "transients": job.largest.tokens * (2 * shape.intermediate_size + 4 * shape.hidden_size) * size

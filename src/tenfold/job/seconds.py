@@ -8,8 +8,9 @@ from tenfold.job.job import Job
 from tenfold.machine import evidence
 from tenfold.workload import MicroBatch
 
-OPTIMIZER_BYTES_PER_PARAMETER = 28
-"""AdamW in float32 reads weight, gradient and two moments and writes weight and two moments: seven times four bytes."""
+OPTIMIZER_BYTES_PER_PARAMETER = {"adamw": 28, "adamw_8bit": 242}
+"""AdamW in float32 reads weight, gradient and two moments and writes weight and two moments: seven times four bytes. In
+eight bits it is not one fused operation: reads and writes of run/adam8bit, counted operation by operation."""
 
 FUSED_LOGIT_BYTES = 44
 """Reads and writes of each logit in rig/chunked_loss: product 4, log-sum-exp 12, softmax in place 16, narrowing 8, two
@@ -25,7 +26,7 @@ def seconds_by_part(job: Job) -> dict[str, float]:
     if job.quantized and job.fp8_products:
         products -= frozen_flops(job) * (1 / rate - 1 / (machine.flops["float8"] * machine.efficiency.matmul))
     moved = (_moved_bytes(job) + _dequantized_bytes(job)) / bandwidth
-    updates = job.steps * job.trained_parameters * OPTIMIZER_BYTES_PER_PARAMETER / bandwidth
+    updates = job.steps * job.trained_parameters * OPTIMIZER_BYTES_PER_PARAMETER[job.optimizer] / bandwidth
     launches = job.micro_batches * job.shape.layers * machine.efficiency.block_overhead_seconds
     launches *= 1 + 0.5 * job.recomputed_layers / job.shape.layers
     computed = products + moved

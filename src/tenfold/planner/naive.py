@@ -35,4 +35,5 @@ def naive_job(job: Job, train: TrainWish) -> Job:
         steps_wanted=None,
         epochs=baseline_epochs(train, job.workload.rows),
         evaluations=min(1, job.evaluations),
+        optimizer="adamw",
     )

@@ -132,6 +132,7 @@ def _dense_job(recipe: Recipe, shape: Shape, workload: Workload, machine: Machin
         steps_wanted=train.max_steps,
         epochs=train.epochs,
         labels=workload.labels,
+        optimizer=train.optimizer,
         evaluations=ceil(steps / every) if workload.evaluation_tokens else 0,
     )
 

@@ -185,6 +185,28 @@ def _metric(found: Located) -> Meaning:
     yield "quality.metric", Located(name, found.place)
 
 
+OPTIMIZERS: Mapping[str, str] = {
+    "adamw": "adamw",
+    "adamw_torch": "adamw",
+    "adamw_torch_fused": "adamw",
+    "adamw_8bit": "adamw_8bit",
+    "adamw_bnb_8bit": "adamw_8bit",
+    "adamw_torch_8bit": "adamw_8bit",
+}
+"""Names of one algorithm in transformers and Axolotl."""
+
+
+def _optimizer(found: Located) -> Meaning:
+    name = found.value
+    if name is None:
+        return
+    if isinstance(name, str) and name.startswith("paged_adamw"):
+        raise WrongValueError(f"found {show(name)}; tenfold does not page an optimizer to the host, write adamw_8bit")
+    if not isinstance(name, str) or name not in OPTIMIZERS:
+        raise WrongValueError(f"found {show(name)}, expected {join_or(list(OPTIMIZERS))}")
+    yield "train.optimizer", Located(OPTIMIZERS[name], found.place)
+
+
 def _flag(found: Located, words: str = "true or false") -> bool | None:
     if found.value is None or isinstance(found.value, bool):
         return found.value
@@ -262,6 +284,8 @@ SPECIAL: Mapping[str, Special] = {
     "torch_dtype": Special("train.dtype", _dtype),
     "eval_strategy": Special("data.eval_fraction", _eval_strategy),
     "evaluation_strategy": Special("data.eval_fraction", _eval_strategy),
+    "optim": Special("train.optimizer", _optimizer),
+    "optimizer": Special("train.optimizer", _optimizer),
     "report_to": Special("output.trackers", _report_to),
     "metric_for_best_model": Special("quality.metric", _metric),
 }
@@ -279,8 +303,6 @@ NEEDLESS: Mapping[str, Needless] = {
     "use_bnb_nested_quant": Needless((True, None), _DOUBLE_NF4),
     "fp16": Needless((False, None), "tenfold has no float16; write bf16: true or train.dtype: auto"),
     "tf32": Needless((False, None), "tenfold computes in float32 or bfloat16; write train.dtype"),
-    "optim": Needless(("adamw_torch", "adamw_torch_fused", None), "tenfold trains with AdamW; remove it"),
-    "optimizer": Needless(("adamw_torch", "adamw_torch_fused", None), "tenfold trains with AdamW; remove it"),
     "train_on_inputs": Needless((False, None), "task sft learns completions only; write task: text for all tokens"),
     "completion_only_loss": Needless((True, None), "task sft learns completions only; write task: text for all tokens"),
     "assistant_only_loss": Needless((True, None), "task sft learns answers only; write task: text for all tokens"),

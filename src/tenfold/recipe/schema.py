@@ -285,6 +285,9 @@ class TrainWish(Wish):
     )
     beta1: Share = Field(default=0.9, description="AdamW's decay of the mean of gradients.")
     beta2: Share = Field(default=0.999, description="AdamW's decay of the mean of squared gradients.")
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        default="adamw", description="AdamW, or the same with its moments in 8 bits: for full fine-tuning."
+    )
     epsilon: float = Field(default=1e-8, strict=True, gt=0, le=1, description="AdamW's term against division by zero.")
     max_grad_norm: float | None = Field(
         default=1.0,

@@ -7,7 +7,13 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
 
 from tenfold.errors import InputError
 from tenfold.rig.batch import PaddedLayout
@@ -15,6 +21,7 @@ from tenfold.rig.loss import classification_loss, next_token_loss
 from tenfold.rig.precision import default_dtype
 from tenfold.rig.quantizing import store_linears, stored_as
 from tenfold.rig.rig import Rig, Source, Task
+from tenfold.rig.stream import stream_weights
 
 HEADS = ("classifier", "score", "pre_classifier", "head")
 """What transformers calls the modules on top of a backbone for sequence classification."""
@@ -58,7 +65,7 @@ def build_rig(
     kind = AutoModelForSequenceClassification if task == "classify" else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            model = kind.from_config(config, attn_implementation="sdpa")
+            model = kind.from_config(config, attn_implementation="sdpa", dtype=_dtype(config, torch.device(device)))
     except ValueError as error:
         raise InputError(f"model: {source.name!r} cannot {_TASK[task]}: {_first_line(error)}") from error
     return Rig(
@@ -104,26 +111,20 @@ def initialise(rig: Rig) -> Rig:
 def load_pretrained(rig: Rig) -> Rig:
     """The rig with pre-trained weights: float32 on the CPU, as stored on a GPU.
 
-    The classification head is always new. Where the skeleton's layers are stored in few bits, so are those of the
-    result. Raises InputError if the files hold too little of the model.
+    Tensor by tensor into the skeleton where the files match it, else through transformers. The classification head is
+    always new. Where the skeleton's layers are stored in few bits, so are those of the result. Raises InputError if the
+    files hold too little of the model.
     """
-    # Its declared types know neither a revision of None nor the pair that output_loading_info makes it return.
-    load = cast("Any", type(rig.model).from_pretrained)
     try:
-        model, report = load(
-            rig.source.name,
-            revision=rig.source.revision,
-            config=rig.model.config,
-            dtype=torch.float32 if rig.device.type == "cpu" else "auto",
-            attn_implementation="sdpa",
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        reason = _stream(rig)
+        if not reason:
+            fact = "fine_tune: pre-trained weights loaded, tensor by tensor"
+            return replace(rig, facts=(*rig.facts, fact))
+        model, missing = _load_whole(rig)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
             raise  # not the model's fault; `train` knows what to say
         raise InputError(f"model: cannot load {rig.source.name!r}: {_first_line(error)}") from error
-    missing = sorted(report["missing_keys"])
     new = _new_modules(model, missing) if rig.task == "classify" else ()
     absent = [key for key in missing if not any(key.startswith(f"{name}.") for name in (*new, *rig.new_modules))]
     if absent:
@@ -134,8 +135,40 @@ def load_pretrained(rig: Rig) -> Rig:
     modules = tuple(dict.fromkeys((*rig.new_modules, *new)))
     if (storage_name := stored_as(rig.model)) is not None:
         store_linears(model, storage_name, modules, rig.device)
-    fact = "fine_tune: pre-trained weights loaded" + (f"; new: {', '.join(modules)}" if modules else "")
-    return replace(rig, model=model.to(rig.device), new_modules=modules, facts=(*rig.facts, fact))
+    named = f"; new: {', '.join(modules)}" if modules else ""
+    fact = f"fine_tune: pre-trained weights loaded, whole: {reason}{named}"
+    model.to(rig.device)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
+    return replace(rig, model=model, new_modules=modules, facts=(*rig.facts, fact))
+
+
+def _dtype(config: PreTrainedConfig, device: torch.device) -> torch.dtype | None:
+    """float32 on the CPU; on a GPU what the configuration says, if it does."""
+    if device.type == "cpu":
+        return torch.float32
+    return config.dtype if isinstance(config.dtype, torch.dtype) else None
+
+
+def _stream(rig: Rig) -> str:
+    """Read the weights into the rig's skeleton, or say why not."""
+    if rig.task == "classify":
+        return "its head is new"
+    return stream_weights(rig.model, rig.source, rig.device, _dtype(rig.model.config, rig.device))
+
+
+def _load_whole(rig: Rig) -> tuple[PreTrainedModel, list[str]]:
+    """A model by from_pretrained, all of it in host memory, and the names of the tensors that the files lack."""
+    # Its declared types know neither a revision of None nor the pair that output_loading_info makes it return.
+    load = cast("Any", type(rig.model).from_pretrained)
+    model, report = load(
+        rig.source.name,
+        revision=rig.source.revision,
+        config=rig.model.config,
+        dtype=torch.float32 if rig.device.type == "cpu" else "auto",
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    return model, sorted(report["missing_keys"])
 
 
 def _heads(model: PreTrainedModel) -> tuple[str, ...]:

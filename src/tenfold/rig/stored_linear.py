@@ -27,7 +27,6 @@ class StoredLinear(torch.nn.Module):
         super().__init__()
         self.out_features, self.in_features = weight.shape
         self.storage = storage
-        self.dtype = weight.dtype
         self.fan_in_fan_out = fan_in_fan_out
         """It took the place of a Conv1D, which keeps its weight transposed."""
         self.keep(weight)
@@ -38,11 +37,12 @@ class StoredLinear(torch.nn.Module):
         """What takes the place of a linear layer, on any device, meta included."""
         transposed = isinstance(linear, Conv1D)
         weight = linear.weight.detach()
-        return cls(storage, weight.T.contiguous() if transposed else weight, linear.bias, fan_in_fan_out=transposed)
+        return cls(storage, weight.T if transposed else weight, linear.bias, fan_in_fan_out=transposed)
 
     @torch.no_grad()
     def keep(self, weight: torch.Tensor) -> None:
-        """Store another weight [out, in], and stay on its device."""
+        """Store a weight [out, in], and follow it to its device and number format."""
+        self.dtype = weight.dtype
         for name, part in self.storage.store(weight).items():
             self.register_buffer(name, part)
         self.part_names = tuple(self._buffers)
@@ -74,6 +74,8 @@ class StoredLinear(torch.nn.Module):
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
         bias = None if self.bias is None else self.bias.to(dtype)
+        if not (x.requires_grad and torch.is_grad_enabled()):  # nothing to come back for: the first block, evaluation
+            return F.linear(x.to(dtype), self.storage.load(self.parts, dtype), bias)
         return _Product.apply(x.to(dtype), bias, self.storage, self.part_names, *self.parts.values())
 
     def extra_repr(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from tenfold.cuts.quantize import bits_per_weight
-from tenfold.rig.storage.storage import scale_of_rows
+from tenfold.rig.storage.storage import encode_by_rows, scale_of_rows
 
 LARGEST = 448.0
 """The largest number of float8_e4m3fn."""
@@ -22,10 +22,7 @@ class Fp8:
 
     def store(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         """Round to the nearest number of the format, after each row's largest was made its largest."""
-        wide = weight.float()
-        scale = scale_of_rows(wide, LARGEST)
-        codes = (wide / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn)
-        return {"codes": codes, "scale": scale}
+        return encode_by_rows(weight, _encode)
 
     def load(self, parts: Mapping[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         """[N, K]."""
@@ -34,3 +31,8 @@ class Fp8:
     def bits_per_weight(self, in_features: int) -> float:
         """8 and a row's share of its scale."""
         return bits_per_weight("fp8", in_features)
+
+
+def _encode(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    scale = scale_of_rows(weight, LARGEST)
+    return {"codes": (weight / scale).clamp(-LARGEST, LARGEST).to(torch.float8_e4m3fn), "scale": scale}

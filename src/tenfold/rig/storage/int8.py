@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from tenfold.cuts.quantize import bits_per_weight
-from tenfold.rig.storage.storage import scale_of_rows
+from tenfold.rig.storage.storage import encode_by_rows, scale_of_rows
 
 LARGEST = 127.0
 
@@ -21,10 +21,7 @@ class Int8:
 
     def store(self, weight: torch.Tensor) -> dict[str, torch.Tensor]:
         """Round to the nearest of 255 steps of each row's scale."""
-        wide = weight.float()
-        scale = scale_of_rows(wide, LARGEST)
-        codes = (wide / scale).round().clamp(-LARGEST, LARGEST).to(torch.int8)
-        return {"codes": codes, "scale": scale}
+        return encode_by_rows(weight, _encode)
 
     def load(self, parts: Mapping[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         """[N, K]."""
@@ -33,3 +30,8 @@ class Int8:
     def bits_per_weight(self, in_features: int) -> float:
         """8 and a row's share of its scale."""
         return bits_per_weight("int8", in_features)
+
+
+def _encode(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    scale = scale_of_rows(weight, LARGEST)
+    return {"codes": (weight / scale).round().clamp(-LARGEST, LARGEST).to(torch.int8), "scale": scale}

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from tenfold.cuts.quantize import NF4_BLOCK, NF4_GROUP, bits_per_weight
 from tenfold.errors import InputError
+from tenfold.rig.storage.storage import encode_by_rows
 
 LEVELS = (
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
@@ -44,23 +45,14 @@ class Nf4:
 
         Raises InputError if K is odd.
         """
-        rows, columns = weight.shape
-        if columns % 2:
+        if weight.shape[1] % 2:
             raise InputError(
-                f"cuts.quantize: nf4 packs two weights in a byte, but a row has {columns}; write int8 or fp8"
+                f"cuts.quantize: nf4 packs two weights in a byte, but a row has {weight.shape[1]}; write int8 or fp8"
             )
-        blocks = ceil(columns / NF4_BLOCK)
-        blocked = F.pad(weight.float().contiguous(), (0, blocks * NF4_BLOCK - columns)).view(rows, blocks, NF4_BLOCK)
-        absmax = blocked.abs().amax(dim=2)
-        unit = blocked / torch.where(absmax > 0, absmax, 1.0)[..., None]
-        between = torch.tensor(BETWEEN, device=weight.device)
-        codes = torch.bucketize(unit, between, out_int32=True).to(torch.uint8).view(rows, -1)[:, :columns]
+        parts = encode_by_rows(weight, _encode)
         levels = torch.tensor(LEVELS, device=weight.device)
-        return {
-            "codes": (codes[:, 0::2] << 4) | codes[:, 1::2],
-            **_store_absmax(absmax),
-            "pairs": torch.cartesian_prod(levels, levels),
-        }
+        pairs = torch.cartesian_prod(levels, levels)
+        return {"codes": parts["codes"], **_store_absmax(parts["absmax"]), "pairs": pairs}
 
     def load(self, parts: Mapping[str, torch.Tensor], dtype: torch.dtype) -> torch.Tensor:
         """[N, K]."""
@@ -69,12 +61,25 @@ class Nf4:
         blocks = absmax.shape[1]
         if missing := blocks * NF4_BLOCK - columns:
             codes = F.pad(codes, (0, missing // 2))
-        levels = F.embedding(codes.int(), parts["pairs"]).view(rows, blocks, NF4_BLOCK)
-        return (levels * absmax[..., None]).view(rows, -1)[:, :columns].to(dtype)
+        # one expression, so that eager mode frees the levels once they are multiplied
+        weight = F.embedding(codes.int(), parts["pairs"]).view(rows, blocks, NF4_BLOCK) * absmax[..., None]
+        return weight.view(rows, -1)[:, :columns].to(dtype)
 
     def bits_per_weight(self, in_features: int) -> float:
         """4, and a weight's share of 8 bits a block and 32 a group."""
         return bits_per_weight("nf4", in_features)
+
+
+def _encode(weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Of some rows: two codes a byte, and the absolute maximum of each block, float32 as yet."""
+    rows, columns = weight.shape
+    blocks = ceil(columns / NF4_BLOCK)
+    blocked = F.pad(weight, (0, blocks * NF4_BLOCK - columns)).view(rows, blocks, NF4_BLOCK)
+    absmax = blocked.abs().amax(dim=2)
+    unit = blocked / torch.where(absmax > 0, absmax, 1.0)[..., None]
+    between = torch.tensor(BETWEEN, device=weight.device)
+    codes = torch.bucketize(unit, between, out_int32=True).to(torch.uint8).view(rows, -1)[:, :columns]
+    return {"codes": (codes[:, 0::2] << 4) | codes[:, 1::2], "absmax": absmax}
 
 
 def _store_absmax(absmax: torch.Tensor) -> dict[str, torch.Tensor]:

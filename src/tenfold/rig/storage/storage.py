@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
+
+WEIGHTS_AT_ONCE = 2**20
+"""So many are encoded together: what is alive in between stays at some tens of megabytes, whatever the layer."""
 
 
 class Storage(Protocol):
@@ -33,6 +36,15 @@ class Storage(Protocol):
     def bits_per_weight(self, in_features: int) -> float:
         """Bits for each weight of a row of `in_features`, scales included."""
         ...
+
+
+def encode_by_rows(
+    weight: torch.Tensor, encode: Callable[[torch.Tensor], dict[str, torch.Tensor]]
+) -> dict[str, torch.Tensor]:
+    """What `encode` makes of `weight` [N, K], given some rows in float32 at a time; every part has N rows."""
+    rows = max(1, WEIGHTS_AT_ONCE // weight.shape[1])
+    pieces = [encode(piece.float().contiguous()) for piece in weight.split(rows)]
+    return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 def scale_of_rows(weight: torch.Tensor, largest: float) -> torch.Tensor:
