@@ -42,6 +42,7 @@ def recipe_of(seed: int, steps: int, folder: Path) -> dict[str, Any]:
         "task": "sft",
         "data": {"train": str(train), "eval": str(test)},
         "machine": {"name": "local", "usd_per_hour": 0.0816},
+        "cuts": {"lora": True},
         "train": {"max_steps": steps, "batch_size": 8, "seed": seed, "eval_every_steps": steps},
         "output": {"folder": str(folder / "run"), "ledger": str(folder / "ledger.sqlite")},
     }

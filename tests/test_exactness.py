@@ -122,3 +122,11 @@ def test_a_mean_of_means_is_noticed() -> None:
 def test_every_task_is_covered() -> None:
     assert {task for _, task in CASES} | {"text"} == set(get_args(Task))  # text differs from sft only in its mask
     assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_packing_in_bfloat16_is_held_to_its_rounding(family: str) -> None:
+    """All weights learn, in float32, while products are computed in bfloat16: the check must allow for that."""
+    task: Task = "sft" if family in DECODERS else "classify"
+    rig = on_rig((Pack(tokens=64),), replace(make_rig(family, task), dtype=torch.bfloat16))
+    assert any(fact.startswith("pack:") for fact in rig.facts)

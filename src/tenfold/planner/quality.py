@@ -34,11 +34,11 @@ class QualityMeasured(_Value):
     """Mean over the seeds, in the metric's own unit: shares for accuracy and macro_f1, nats for loss."""
     low: float
     high: float
-    """95 % t-interval of that mean."""
-    seeds: Annotated[int, Field(ge=2)]
+    """95 % interval: Student's t over the seeds, or of one published seed the binomial one over its test rows."""
+    seeds: Annotated[int, Field(ge=1)]
     date: date
     source: str
-    """The file that holds every seed's numbers."""
+    """The file that holds every seed's numbers, or the address of a published result."""
     note: str = ""
 
     @model_validator(mode="after")
@@ -56,7 +56,8 @@ class QualityMeasured(_Value):
     def text(self) -> str:
         """In a line: `accuracy +0.021 to +0.095 on banking77 (all-MiniLM-L6-v2, 3 seeds)`."""
         interval = f"{self.low:+.3f} to {self.high:+.3f}"
-        return f"{self.metric} {interval} on {self.data} ({self.model}, {self.seeds} seeds)"
+        count = "published" if self.source.startswith("https://") else f"{self.seeds} seeds"
+        return f"{self.metric} {interval} on {self.data} ({self.model}, {count})"
 
 
 class QualityEvidence(_Value):
@@ -113,8 +114,7 @@ def _objection(rows: tuple[QualityMeasured, ...], task: Task) -> str:
     """Why a cut with these rows is not chosen without consent; empty if it may be."""
     if not rows:
         return f"its quality is not measured for task {task}"
-    harm = tuple(row for row in rows if row.is_harm)
-    return f"it is measured to cost quality: {_texts(harm)}" if harm else ""
+    return f"it is measured to cost quality: {_texts(rows)}" if all(row.is_harm for row in rows) else ""
 
 
 def _texts(rows: tuple[QualityMeasured, ...]) -> str:

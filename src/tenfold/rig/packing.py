@@ -98,14 +98,14 @@ def pack_rig(rig: Rig, tokens: int) -> Rig:
     Raises NoEffect without an attention layer, InputError where packing changes results.
     """
     with autocast(rig.device, rig.dtype):  # as in training: what learns is float32, what is frozen may not be
-        pack_model(rig.model)
+        pack_model(rig.model, rig.dtype)
     pad_id = int(rig.model.config.pad_token_id or 0)
     fact = f"pack: rows end to end, at most {tokens} tokens a micro-batch, attention isolated per row"
     multiple = filled_multiple(rig.device, rig.dtype, tokens)
     return replace(rig, layout=PackedLayout(tokens, pad_id, multiple=multiple), facts=(*rig.facts, fact))
 
 
-def pack_model(model: PreTrainedModel) -> None:
+def pack_model(model: PreTrainedModel, computed_in: torch.dtype) -> None:
     """Let `model` take packed batches, and pack padded ones by itself.
 
     Two hooks on the backbone instance and one attention implementation; no class is changed. Checked on the spot: the
@@ -135,7 +135,7 @@ def pack_model(model: PreTrainedModel) -> None:
     ]
     model.set_attn_implementation(ATTENTION)
     try:
-        difference = outputs_differ(expected, _hidden_rows(model, rows))
+        difference = outputs_differ(expected, _hidden_rows(model, rows), computed_in)
     except (RuntimeError, ValueError, TypeError) as error:
         difference = str(error).splitlines()[0]
     if difference:

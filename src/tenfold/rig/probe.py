@@ -11,13 +11,18 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Allowed ||a - b|| / ||a||: some hundred units in the last place, far under what a wrong mask or head gives."""
 
 
-def outputs_differ(expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor]) -> str:
-    """Why `found` is not `expected` up to rounding, as a phrase; empty if it is."""
+def outputs_differ(
+    expected: Sequence[torch.Tensor], found: Sequence[torch.Tensor], computed_in: torch.dtype = torch.float32
+) -> str:
+    """Why `found` is not `expected` up to rounding, as a phrase; empty if it is.
+
+    Under autocast products may be `computed_in` fewer bits than the outputs have.
+    """
     for a, b in zip(expected, found, strict=True):
         if a.shape != b.shape:
             return f"shape {tuple(b.shape)} instead of {tuple(a.shape)}"
         error = float((a.float() - b.float()).norm() / a.float().norm().clamp_min(1e-12))
-        if not error <= TOLERANCE[a.dtype]:
+        if not error <= max(TOLERANCE[a.dtype], TOLERANCE[computed_in]):
             return f"relative difference {error:.1e}"
     return ""
 
