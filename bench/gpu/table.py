@@ -138,12 +138,13 @@ Written by `bench/gpu/table.py` from the raw rows in `bench/results/rows_*.json`
 {{gpus}}. {{versions}}.
 
 LoRA r=16 alpha=32 on all seven linears, dropout 0, random weights of the published shapes, the same token ids in the
-same order for all, each row in a process of its own, alternating, at least {{seconds:.0f}} s timed with the optimizer included.
-Useful tokens are all but padding. MFU counts useful FLOPs, nothing recomputed, over {BF16_FLOPS / 1e12:.0f} TFLOP/s for
-every row. Peak is torch's `max_memory_allocated` from the first step on, recording of CUDA graphs included. Gate: loss at step 0 beside float32 within
-{LOSS_TOLERANCE["bf16"]:.0e} (bf16) or {LOSS_TOLERANCE["fp8"]:.0e} (FP8), every weight has a gradient after step 2, and
-where compared, each adapter's gradient has a cosine of at least {LEAST_COSINE["bf16"]} (bf16) or
-{LEAST_COSINE["fp8"]} (FP8) with float32's on the shape's first layers. nf4 changes the weights: shown, not judged.
+same order for all, each row in a process of its own, alternating, at least {{seconds:.0f}} s timed with the optimizer
+included. Useful tokens are all but padding. MFU counts useful FLOPs, nothing recomputed, over
+{BF16_FLOPS / 1e12:.0f} TFLOP/s for every row. Peak is torch's `max_memory_allocated` from the first step on, recording
+of CUDA graphs included. Gate: loss at step 0 beside float32 within {LOSS_TOLERANCE["bf16"]:.0e} (bf16) or
+{LOSS_TOLERANCE["fp8"]:.0e} (FP8), every weight has a gradient after step 2, and where compared, each adapter's gradient
+has a cosine of at least {LEAST_COSINE["bf16"]} (bf16) or {LEAST_COSINE["fp8"]} (FP8) with float32's on the shape's
+first layers. nf4 changes the weights: shown, not judged.
 """
 
 

@@ -84,7 +84,7 @@ BAD = [
     ("load_in_4bit: 4", "recipe.yaml:4: load_in_4bit: found 4 (number), expected true or false"),
     ("load_in_4bit: true\nload_in_8bit: true", "recipe.yaml:5: load_in_8bit (cuts.quantize.storage): is also set by load_in_4bit on line 4"),
     ("bnb_4bit_quant_type: fp4", "recipe.yaml:4: bnb_4bit_quant_type: found 'fp4' (text); tenfold has no other 4-bit format than nf4"),
-    ("cuts: {quantize: nf5}", "cuts.quantize: found 'nf5' (text), expected auto, true, false, off, nf4, int8, fp8 or its settings (storage, compute)"),
+    ("cuts: {quantize: nf5}", "cuts.quantize: found 'nf5' (text), expected auto, true, false, off, nf4, int8, fp8 or its settings (storage, compute, keep)"),
     ("cuts: {quantize: {storage: fp4}}", "cuts.quantize.storage: found 'fp4' (text), expected nf4, int8 or fp8"),
     ("cuts: {quantize: nf4, lora: false}", "recipe.yaml:4: cuts.quantize: quantized weights are frozen, so that only adapters can learn"),
     ("adapter: none\nload_in_8bit: true", "quantized weights are frozen, so that only adapters can learn; write cuts.lora: true"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize
+from tenfold.machine import find_compiler
 from tenfold.recipe import Recipe
 from tenfold.recipe.schema import CheckpointWish, FuseWish, LoraWish, PackWish, QuantizeWish
 from tenfold.workload import Workload
@@ -25,7 +26,7 @@ def quantize_options(recipe: Recipe) -> tuple[Option, ...]:
     if wish in ("auto", False):
         return (None,)
     settings = wish if isinstance(wish, QuantizeWish) else QuantizeWish()
-    return (Quantize(settings.storage, settings.compute),)
+    return (Quantize(settings.storage, settings.compute, settings.keep),)
 
 
 def lora_options(recipe: Recipe) -> tuple[Option, ...]:
@@ -58,7 +59,9 @@ def fuse_options(recipe: Recipe) -> tuple[Option, ...]:
     if wish is False:
         return (None,)
     settings = wish if isinstance(wish, FuseWish) else FuseWish()
-    choices = (False, True) if settings.compile is None else (settings.compile,)
+    here = recipe.machine.name == "local"  # whether another computer has a compiler is not known
+    both = (False, True) if not here or find_compiler("cuda") is not None else (False,)
+    choices = both if settings.compile is None else (settings.compile,)
     cuts = tuple(Fuse(settings.loss_rows, choice) for choice in choices)
     return (None, *cuts) if wish == "auto" else cuts
 

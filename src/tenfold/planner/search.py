@@ -14,6 +14,7 @@ from tenfold.errors import InputError, NoPlanFits
 from tenfold.job import Job, bytes_by_kind, flops_by_part, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
 from tenfold.machine import Machine
+from tenfold.planner.capable import capable
 from tenfold.planner.forced import check_forced
 from tenfold.planner.naive import naive_job
 from tenfold.planner.options import (
@@ -52,6 +53,7 @@ def make_plan(
     """
     if recipe.budget.usd is not None and any(machine.usd_per_hour is None for machine in machines):
         raise InputError("budget.usd: this machine has no price; set machine.usd_per_hour, or budget.hours instead")
+    machines = capable(recipe, machines)
     dense = _dense_job(recipe, shape, workload, machines[0])
     check_forced(recipe, dense)
     evidence = quality_evidence() if evidence is None else evidence

@@ -186,6 +186,9 @@ class QuantizeWish(Wish):
     compute: Literal["bf16", "fp8"] = Field(
         default="bf16", description="What products with them are computed in; fp8 needs compute capability 8.9."
     )
+    keep: bool = Field(
+        default=False, description="Keep in memory what the products take: faster, and larger than the storage alone."
+    )
 
 
 class CheckpointWish(Wish):
