@@ -240,7 +240,7 @@ class Cuts(Wish):
     ] = Field(
         default="auto",
         description="Keep the frozen weights under lora in few bits; true is nf4, auto leaves it off: its quality is"
-        " not measured.",
+        " measured on one small model alone.",
     )
     checkpoint: Annotated[
         Switch | Literal["selective", "full"] | CheckpointWish,
