@@ -19,13 +19,12 @@ import pytest
 from tenfold import machine as module
 from tenfold.errors import InputError
 from tenfold.machine import (
-    _flops_per_cycle,
     catalogue,
     efficiency_of,
     evidence,
     find_compiler,
     find_machines,
-    has_matrix_units,
+    flops_per_cycle,
     local_machine,
 )
 from tenfold.recipe import MachineWish
@@ -162,10 +161,18 @@ def test_inductor_names_the_same_compiler() -> None:
     assert config.cpp.cxx[-1] == os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
 
 
-def test_a_cpu_computes_in_bfloat16_if_it_has_matrix_units() -> None:
-    assert has_matrix_units("flags\t: fpu avx512_bf16 amx_bf16 amx_tile\n")
-    assert not has_matrix_units("flags\t: fpu avx512_bf16 amx_int8 amx_tile\n")
-    assert not has_matrix_units("")
+@pytest.mark.parametrize(
+    ("flags", "rate"),
+    [
+        ("avx512f avx512_bf16 amx_bf16 amx_tile", 1024),
+        ("avx512f avx512_bf16 amx_int8 amx_tile", 128),
+        ("avx512f amx_int8", None),
+        ("avx2 fma", None),
+        ("", None),
+    ],
+)
+def test_a_cpu_computes_in_bfloat16_if_it_has_instructions_for_it(flags: str, rate: int | None) -> None:
+    assert flops_per_cycle(f"flags\t: fpu {flags}\n").get("bfloat16") == rate
 
 
 def test_a_machine_is_held_to_the_number_format_that_is_wished_for() -> None:
@@ -247,7 +254,7 @@ ZEN5 = "vendor_id : AuthenticAMD\ncpu family : 26\nflags : fpu avx2 fma avx512f\
     ],
 )
 def test_flops_per_cycle_follow_the_flags(info: str, flops: int) -> None:
-    assert _flops_per_cycle(info) == flops
+    assert flops_per_cycle(info)["float32"] == flops
 
 
 def test_this_computer_has_no_price_unless_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:

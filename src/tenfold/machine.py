@@ -67,7 +67,7 @@ class Machine:
     def dtype(self) -> Literal["float32", "bfloat16"]:
         """What tenfold computes in here: bfloat16 where the hardware multiplies matrices of it, float32 elsewhere.
 
-        On GPUs from compute capability 8.0 on, on CPUs with AMX: this is where `flops` has a rate for it.
+        On GPUs from compute capability 8.0 on, on CPUs with AMX or AVX512-BF16: where `flops` has a rate for it.
         """
         return "bfloat16" if "bfloat16" in self.flops else "float32"
 
@@ -281,10 +281,8 @@ def _cpu() -> Machine:
     named = re.search(r"^model name\s*:\s*(.+)$", info, re.M)
     model = named[1].strip() if named else "CPU"
     hertz = float(clock[1]) * 1e6 if clock else 2.5e9
-    peak = cores * hertz * _flops_per_cycle(info)
-    flops = {"float32": peak}
-    if has_matrix_units(info):
-        flops["bfloat16"] = cores * hertz * AMX_FLOPS_PER_CYCLE
+    flops = {dtype: cores * hertz * rate for dtype, rate in flops_per_cycle(info).items()}
+    dtype = "bfloat16" if "bfloat16" in flops else "float32"
     return Machine(
         name=f"local: {cores} x {model}",
         vendor_kind="cpu",
@@ -292,8 +290,8 @@ def _cpu() -> Machine:
         flops=flops,
         bandwidth_bytes_per_second=10e9 * cores,  # one DDR4/DDR5 stream per core, a low guess
         compute_capability=None,
-        efficiency=efficiency_of(model, "cpu with AMX" if "bfloat16" in flops else "cpu"),
-        float32_efficiency=efficiency_of(model, "cpu") if "bfloat16" in flops else None,
+        efficiency=efficiency_of(f"{model}, {dtype}", f"cpu, {dtype}"),
+        float32_efficiency=efficiency_of(f"{model}, float32", "cpu, float32"),
     )
 
 
@@ -302,25 +300,22 @@ AMX_FLOPS_PER_CYCLE = 1024
 chapter on AMX)."""
 
 
-def has_matrix_units(info: str) -> bool:
-    """Whether /proc/cpuinfo shows AMX for bfloat16.
+def flops_per_cycle(info: str) -> dict[str, int]:
+    """FLOP per cycle and core by dtype, from the flags of /proc/cpuinfo; bfloat16 where it has instructions for it.
 
-    Without it bfloat16 is slow or not worth its rounding: AVX-512 alone has at most twice the rate of float32.
-    """
-    flags = re.search(r"^flags\s*:(.*)$", info, re.M)
-    return flags is not None and "amx_bf16" in flags[1].split()
-
-
-def _flops_per_cycle(info: str) -> int:
-    """float32 FLOP per cycle and core: lanes x two FMA units x two, by the flags of /proc/cpuinfo.
-
-    512-bit units: 64, but 32 on AMD before family 26 (Zen 5), where they take two cycles. AVX2 with FMA: 32. Without,
-    an addition and a multiplication on 4 lanes: 8. Source: Intel's and AMD's optimization manuals.
+    float32: lanes x two FMA units x two. 512-bit units: 64, but 32 on AMD before family 26 (Zen 5), where they take two
+    cycles. AVX2 with FMA: 32. Without, an addition and a multiplication on 4 lanes: 8. bfloat16: AMX, else AVX512-BF16,
+    whose VDPBF16PS does two multiplications for each of float32's. Source: Intel's and AMD's optimization manuals.
     """
     flags = re.search(r"^flags\s*:(.*)$", info, re.M)
     names = set(flags[1].split()) if flags else set[str]()
     family = re.search(r"^cpu family\s*:\s*(\d+)", info, re.M)
+    rates = {"float32": 32 if {"avx2", "fma"} <= names else 8}
     if "avx512f" in names:
         old_amd = "AuthenticAMD" in info and family is not None and int(family[1]) < 26
-        return 32 if old_amd else 64
-    return 32 if {"avx2", "fma"} <= names else 8
+        rates["float32"] = 32 if old_amd else 64
+    if "amx_bf16" in names:
+        rates["bfloat16"] = AMX_FLOPS_PER_CYCLE
+    elif "avx512_bf16" in names:
+        rates["bfloat16"] = 2 * rates["float32"]
+    return rates
