@@ -26,7 +26,7 @@ RECIPE: dict[str, Any] = {
     "task": "classify",
     "machine": {"name": "local", "usd_per_hour": 0.0816},
     "cuts": {"lora": True, "pack": {"tokens": 256}},
-    "train": {"epochs": 3.0, "batch_size": 32, "learning_rate": 2e-3, "dropout": 0.0},
+    "train": {"epochs": 3.0, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.0},
 }
 
 BANKING77 = SHARED / "data" / "banking77"
