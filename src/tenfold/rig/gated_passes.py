@@ -6,6 +6,9 @@ out of memory: it is F-wide passes that adapters cost, not their FLOPs. Here sta
 devices run rig/gated_kernels.
 """
 
+# pyright: reportUntypedFunctionDecorator=false
+# torch's declarations of custom operations have no types.
+
 from __future__ import annotations
 
 from math import ceil

@@ -21,10 +21,8 @@ class Operand(Protocol):
     """The frozen weights of layers that read one input, W [N, K] if they lay under each other. `parts` are the tensors
     that hold them; the operand itself holds none, so that one compilation serves all layers of a kind."""
 
-    @property
-    def joint(self) -> bool:
-        """All layers are one product; else each is its own, so that one weight at a time is dense."""
-        ...
+    joint: ClassVar[bool]
+    """All layers are one product; else each is its own, so that one weight at a time is dense."""
 
     def products(self, x: torch.Tensor, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
         """x [T, K] to x W[rows]^T [T, n] of each layer; `places` are its rows of W."""
@@ -81,10 +79,8 @@ class Rounding(Protocol):
     W's row scales join dy before dy is rounded, because they run along the dimension that is summed.
     """
 
-    @property
-    def joint(self) -> bool:
-        """As `Operand.joint`."""
-        ...
+    joint: ClassVar[bool]
+    """As `Operand.joint`."""
 
     def products_of(self, x: Rounded, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
         """`Operand.products` of an x that is rounded already."""
