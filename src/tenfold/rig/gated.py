@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from transformers.activations import GELUTanh, SiLUActivation
 
 from tenfold.rig.gated_passes import Activation, gated_backward, gated_forward, round_and_project
+from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.operands import Fp8, Operand, Rounded, StoredFp8
 from tenfold.rig.probe import outputs_differ, probe_hidden
 from tenfold.rig.product_group import ProductGroup
@@ -177,14 +178,13 @@ def _activation(module: torch.nn.Module) -> Activation | None:
 
 
 def _fusible(mlp: torch.nn.Module) -> bool:
-    layers: list[Any] = [getattr(mlp, name, None) for name in PROJECTIONS]
-    groups = [getattr(layer, "group", None) for layer in layers]
-    if any(group is None for group in groups) or any(layer.bias is not None for layer in layers):
+    layers = [getattr(mlp, name, None) for name in PROJECTIONS]
+    if not all(isinstance(layer, AdaptedLinear) and layer.group and layer.bias is None for layer in layers):
         return False
-    gate, up, down = layers
-    pair = tuple(member is layer for member, layer in zip(groups[0].members, (gate, up), strict=False))
+    gate, up, down = cast("list[AdaptedLinear]", layers)
     same = gate.scale == down.scale and gate.lora_A.shape[0] == down.lora_A.shape[0]
-    return same and groups[0] is groups[1] and pair == (True, True) and groups[2].members == (down,)
+    merged = [_group(mlp, name).members for name in ("gate_proj", "down_proj")]
+    return same and merged == [(gate, up), (down,)]
 
 
 def _group(mlp: torch.nn.Module, name: str) -> ProductGroup:

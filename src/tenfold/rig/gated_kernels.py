@@ -25,6 +25,9 @@ MOST_SPLITS = 16
 LEAST_RANK = 16
 """The matrix units' smallest inner dimension."""
 
+FORWARD, BACKWARD, ROUND = (64, 8), (64, 8), (256, 4, 3)
+"""Rows a program and warps, for the first two; columns at a time, warps and stages of the pipeline for the third."""
+
 
 @triton.jit
 def _activate(x, GELU: tl.constexpr):
@@ -168,12 +171,12 @@ def gated_forward(
     rows, width = gate.shape
     h = torch.empty((rows, width), dtype=gate.dtype, device=gate.device)
     peaks = torch.empty((rows, tiles(width)), dtype=torch.float32, device=gate.device)
-    block = 64
+    block, warps = FORWARD
     _forward_kernel[(tiles(width), ceil(rows / block))](
         gate, up, thin, gate_b.contiguous(), up_b.contiguous(), h, peaks,
         rows, width, gate.stride(0), up.stride(0), thin.stride(0), tiles(width),
         RANK=gate_b.shape[1], R=_padded(gate_b.shape[1]), BM=block, BN=TILE, GELU=activation != "silu",
-        num_warps=8,
+        num_warps=warps,
     )  # fmt: skip
     return h, peaks
 
@@ -191,7 +194,7 @@ def gated_backward(
     activation: str,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """As gated_passes.gated_backward."""
-    (rows, width), rank, block = gate.shape, gate_b.shape[1], 64
+    (rows, width), rank, (block, warps) = gate.shape, gate_b.shape[1], BACKWARD
     blocks = ceil(rows / block)
     share = block * ceil(blocks / min(MOST_SPLITS, blocks))
     splits = ceil(rows / share)
@@ -204,7 +207,7 @@ def gated_backward(
         rows, width, share, dh.stride(0), gate.stride(0), up.stride(0), thin.stride(0), thin_dh.stride(0),
         tiles(width),
         RANK=rank, R=_padded(rank), BM=block, BN=TILE, GELU=activation != "silu", SCALED=scales is not None,
-        num_warps=8,
+        num_warps=warps,
     )  # fmt: skip
     return both, peaks, products.sum(0)
 
@@ -217,12 +220,13 @@ def round_and_project(
     narrow = torch.empty((rows, width), dtype=torch.float8_e4m3fn, device=x.device)
     row_scales = torch.empty((rows, 1), dtype=torch.float32, device=x.device)
     thin = torch.empty((rows, rank), dtype=x.dtype, device=x.device)
+    columns, warps, stages = ROUND
     block = 16 if rows <= 8192 else 32
     _round_kernel[(ceil(rows / block),)](
         x, peaks, peaks if scales is None else scales, a.contiguous(), narrow, row_scales, thin,
         rows, width, x.stride(0), peaks.shape[1],
-        RANK=rank, R=_padded(rank), P=triton.next_power_of_2(peaks.shape[1]), BM=block, BN=256,
-        SCALED=scales is not None, LARGEST=FP8_LARGEST, num_warps=4, num_stages=3,
+        RANK=rank, R=_padded(rank), P=triton.next_power_of_2(peaks.shape[1]), BM=block,
+        BN=columns, SCALED=scales is not None, LARGEST=FP8_LARGEST, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return narrow, row_scales, thin
 
