@@ -20,10 +20,10 @@ from program import go_offline
 
 KINDS = (
     ("attention", r"flash|fmha|sdpa|cudnn|attention"),
-    ("fp8 products", r"f8f8|e4m3|_scaled_mm|rowwise|DeviceGemmFp8|ScaledEpilogue"),
-    ("our kernels", r"^_(forward|backward|round)_kernel"),
-    ("products", r"gemm|nvjet|cutlass|wgmma|xmma|splitK|matmul"),
     ("compiled passes", r"^triton_"),
+    ("fp8 products", r"qqtst|f8f8|e4m3|rowwise"),
+    ("thin products", r"nvjet\w*_tst_(?:(?:16|32|48)x\d+|\d+x(?:16|32|48))_|splitK"),
+    ("products", r"gemm|nvjet|cutlass|wgmma|xmma|splitK|matmul"),
 )
 """Kernels by name, the first that matches."""
 

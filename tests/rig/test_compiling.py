@@ -35,7 +35,7 @@ def test_compiled_layers_give_the_same_gradients(family: str) -> None:
     rows = make_rows("sft")
     _, gradient = step_gradient(compiled(family, Fuse(loss_rows=300)), rows)
     rig = compiled(family, Fuse(loss_rows=300, compile=True))
-    assert any("3 layers compiled, 21 adapted products merged into 12, 3 gated" in fact for fact in rig.facts)
+    assert any("3 layers compiled, 21 adapted products merged into 12" in fact for fact in rig.facts)
     assert relative_error(gradient, step_gradient(rig, rows)[1]) < 1e-4
     with torch.no_grad():
         next(weight for name, weight in rig.trainable if "lora_B" in name).mul_(1.1)

@@ -14,7 +14,6 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tenfold.errors import NoEffect
 from tenfold.rig.chunked_loss import ChunkedLoss, loss_in_one_pass
-from tenfold.rig.gated import fuse_gated
 from tenfold.rig.graphs import GraphedBackward
 from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.merging import merge_products
@@ -31,17 +30,13 @@ def compile_rig(rig: Rig) -> Rig:
     if not blocks:
         raise NoEffect(f"fuse: {type(rig.model).__name__} has no layers to compile one by one")
     groups = merge_products(rig) if rig.adapter is not None else []
-    gated = fuse_gated(rig) if groups else 0
     for part in frozen_parts(rig.model):
         # Then the compiler takes them for parameters: free to read again in the backward pass. Else it may count a
         # weight that is made dense as cheaper to keep than what it was made of.
         mark_static_address(part)
     for block in blocks:
         block.compile(backend=lean_inductor)
-    facts = [
-        f"fuse: {len(blocks)} layers compiled, {sum(groups)} adapted products merged into {len(groups)},"
-        f" {gated} gated MLPs in one function"
-    ]
+    facts = [f"fuse: {len(blocks)} layers compiled, {sum(groups)} adapted products merged into {len(groups)}"]
     loss = rig.loss
     if isinstance(loss, ChunkedLoss):
         loss = replace(loss, chunk_loss_and_gradient=torch.compile(loss_in_one_pass))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 import torch
 
@@ -13,23 +13,17 @@ from tenfold.rig.storage import Storage
 FP8_LARGEST = 448.0
 """The largest float8_e4m3fn (arXiv 2209.05433, table 1)."""
 
-Rounded = tuple[torch.Tensor, torch.Tensor]
-"""A matrix in fp8: float8_e4m3fn [T, K] and the float32 scale [T, 1] of its rows."""
-
 
 class Operand(Protocol):
     """The frozen weights of layers that read one input, W [N, K] if they lay under each other. `parts` are the tensors
     that hold them; the operand itself holds none, so that one compilation serves all layers of a kind."""
-
-    joint: ClassVar[bool]
-    """All layers are one product; else each is its own, so that one weight at a time is dense."""
 
     def products(self, x: torch.Tensor, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
         """x [T, K] to x W[rows]^T [T, n] of each layer; `places` are its rows of W."""
         ...
 
     def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """dy [T, n] of each layer, or one [T, N] of all side by side where `joint`, to dy W, [T, K]."""
+        """dy [T, n] of each layer to the sum of all dy W[rows], [T, K]."""
         ...
 
 
@@ -37,23 +31,20 @@ class Operand(Protocol):
 class Dense:
     """Weights as they are: one part, W in the dtype of x."""
 
-    joint: ClassVar[bool] = True
-
     def products(self, x: torch.Tensor, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
         """x [T, K] to x W[rows]^T of each layer, by one product."""
         y = x @ parts[0].t()
         return [y[:, rows] for rows in places]
 
     def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """dy to dy W, [T, K]."""
+        """dy of each layer to their dy W, [T, K], by one product."""
         return _beside(dys) @ parts[0]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Weights in few bits, made dense in the dtype of x for each pass. Parts: those of each layer in turn."""
-
-    joint: ClassVar[bool] = False
+    """Weights in few bits, made dense in the dtype of x for each pass, one layer at a time. Parts: those of each layer
+    in turn."""
 
     storage: Storage
     names: tuple[str, ...]
@@ -64,7 +55,7 @@ class Stored:
         return [x @ weight.t() for weight in self._weights(parts, x.dtype)]
 
     def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """dy to dy W, [T, K] float32."""
+        """dy of each layer to their dy W, [T, K] float32."""
         weights = self._weights(parts, dys[0].dtype)
         return _sum([dy @ weight for dy, weight in zip(dys, weights, strict=True)])
 
@@ -73,63 +64,28 @@ class Stored:
             yield self.storage.load(dict(zip(self.names, own, strict=True)), dtype)
 
 
-class Rounding(Protocol):
-    """An operand that multiplies in fp8: both sides in float8_e4m3fn with a float32 scale per row, sums in float32.
-
-    W's row scales join dy before dy is rounded, because they run along the dimension that is summed.
-    """
-
-    joint: ClassVar[bool]
-    """As `Operand.joint`."""
-
-    def products_of(self, x: Rounded, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
-        """`Operand.products` of an x that is rounded already."""
-        ...
-
-    def input_gradient_of(self, dys: Sequence[Rounded], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """`Operand.input_gradient` of dys that are multiplied by W's row scales and rounded already."""
-        ...
-
-    def row_scales(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Those of W, float32: [N], or [n] of each layer where not `joint`."""
-        ...
-
-
 @dataclass(frozen=True)
 class Fp8:
-    """Weights that are kept in fp8. Parts: W [N, K] and its row scales [N]; a third is W transposed, [K, N]
-    contiguous, else that copy is made anew in each backward pass: the hardware wants both factors to be contiguous
-    along the summed dimension."""
+    """Both sides in float8_e4m3fn with a float32 scale per row, sums in float32.
 
-    joint: ClassVar[bool] = True
+    Parts: W float8_e4m3fn [N, K] and its row scales [N] float32. A third is W transposed, [K, N] contiguous, else that
+    copy is made anew in each backward pass: the hardware wants both factors to be contiguous along what is summed.
+    """
 
     def products(self, x: torch.Tensor, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
         """x [T, K] to x W[rows]^T of each layer, by one product; x is rounded to fp8."""
-        return self.products_of(fp8_rows(x), parts, places)
-
-    def products_of(self, x: Rounded, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
-        """As `Rounding.products_of`."""
-        y = scaled_product(*x, parts[0], parts[1])
+        y = scaled_product(*fp8_rows(x), parts[0], parts[1])
         return [y[:, rows] for rows in places]
 
     def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """dy to dy W, [T, K]."""
-        return self.input_gradient_of([fp8_rows(_beside(dys).float() * parts[1])], parts)
-
-    def input_gradient_of(self, dys: Sequence[Rounded], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """As `Rounding.input_gradient_of`, of one dy."""
-        return _turned_product(dys[0], parts[2] if len(parts) > 2 else parts[0].t().contiguous())
-
-    def row_scales(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The second part."""
-        return [parts[1]]
+        """dy of each layer to their dy W, [T, K], by one product."""
+        return _fp8_input_gradient(_beside(dys), parts[2] if len(parts) > 2 else parts[0].t().contiguous(), parts[1])
 
 
 @dataclass(frozen=True)
 class StoredFp8:
-    """Weights in few bits, made fp8 for each pass. Parts: those of each layer and, last, the scale [n] of its rows."""
-
-    joint: ClassVar[bool] = False
+    """Weights in few bits, made fp8 for each pass, one layer at a time, and multiplied as `Fp8` does. Parts: those of
+    each layer and, last, the scale [n] float32 of its rows."""
 
     storage: Storage
     names: tuple[str, ...]
@@ -137,27 +93,15 @@ class StoredFp8:
 
     def products(self, x: torch.Tensor, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
         """x [T, K] to x W[rows]^T of each layer; x is rounded once."""
-        return self.products_of(fp8_rows(x), parts, places)
-
-    def products_of(self, x: Rounded, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
-        """As `Rounding.products_of`."""
-        return [scaled_product(*x, codes, scale) for codes, scale in self._codes(parts)]
+        rounded = fp8_rows(x)
+        return [scaled_product(*rounded, codes, scale) for codes, scale in self._weights(parts)]
 
     def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """dy to dy W, [T, K] float32."""
-        scaled = zip(dys, self.row_scales(parts), strict=True)
-        return self.input_gradient_of([fp8_rows(dy.float() * scale) for dy, scale in scaled], parts)
+        """dy of each layer to their dy W, [T, K] float32."""
+        layers = zip(dys, self._weights(parts), strict=True)
+        return _sum([_fp8_input_gradient(dy, codes.t().contiguous(), scale) for dy, (codes, scale) in layers])
 
-    def input_gradient_of(self, dys: Sequence[Rounded], parts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """As `Rounding.input_gradient_of`."""
-        layers = zip(dys, self._codes(parts), strict=True)
-        return _sum([_turned_product(dy, codes.t().contiguous()) for dy, (codes, _) in layers])
-
-    def row_scales(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The last part of each layer."""
-        return [own[-1] for own in _by_layer(parts, len(self.names) + 1)]
-
-    def _codes(self, parts: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def _weights(self, parts: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for *own, scale in _by_layer(parts, len(self.names) + 1):
             wide = self.storage.load(dict(zip(self.names, own, strict=True)), torch.float32)
             yield (wide / scale[:, None]).to(torch.float8_e4m3fn), scale
@@ -178,13 +122,14 @@ def _sum(values: Sequence[torch.Tensor]) -> torch.Tensor:
     return sum(wide[1:], wide[0])
 
 
-def _turned_product(dy: Rounded, turned: torch.Tensor) -> torch.Tensor:
-    """A rounded dy [T, n] times W [n, K], given as its fp8 numbers transposed, [K, n]; its row scales are in dy."""
-    ones = torch.ones(turned.shape[0], dtype=torch.float32, device=turned.device)
-    return scaled_product(*dy, turned, ones)
+def _fp8_input_gradient(dy: torch.Tensor, turned: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """dy [T, N] times W [N, K], given as its fp8 numbers transposed, [K, N], and the scale [N] of its rows, which join
+    dy before it is rounded to fp8, because they run along what is summed."""
+    ones = torch.ones(turned.shape[0], dtype=torch.float32, device=dy.device)
+    return scaled_product(*fp8_rows(dy.float() * scale), turned, ones)
 
 
-def fp8_rows(x: torch.Tensor) -> Rounded:
+def fp8_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """x [T, K] as float8_e4m3fn and the float32 scale [T, 1] of each row; rows of zeros stay zeros."""
     wide = x.float()
     scale = wide.abs().amax(-1, keepdim=True).clamp_min(1e-12) / FP8_LARGEST
