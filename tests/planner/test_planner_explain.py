@@ -29,7 +29,7 @@ CONFIG = {
 
 def make(name: str = "one-billion", usd_per_hour: float | None = 2.0, guessed: bool = False) -> Plan:
     machine = next(machine for machine in catalogue() if machine.name == "H200 SXM")
-    machine = replace(machine, usd_per_hour=usd_per_hour, efficiency=replace(machine.efficiency, guessed=guessed))
+    machine = replace(machine, rent_usd_per_hour=usd_per_hour, efficiency=replace(machine.efficiency, guessed=guessed))
     recipe = recipe_from_dict({"model": "m", "task": "text", "data": {"train": "rows.jsonl"}})
     workload = Workload(tuple((length, 50) for length in range(100, 900, 100)), loss_tokens=100_000)
     return make_plan(recipe, shape_from_config(name, CONFIG), workload, (machine,), LORA_MEASURED)
