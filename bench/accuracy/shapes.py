@@ -43,11 +43,10 @@ SHAPES: dict[str, dict[str, Any]] = {
         "hidden_size": 1024, "intermediate_size": 3072, "num_hidden_layers": 28, "num_attention_heads": 16,
         "tie_word_embeddings": True,
     },
-    "qwen2.5-0.5b": {
-        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_act": "silu", "hidden_size": 896,
-        "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
-        "rms_norm_eps": 1e-06, "rope_theta": 1000000.0, "vocab_size": 151936, "max_position_embeddings": 32768,
-        "tie_word_embeddings": True,
+    "smollm2-360m": LLAMA | {
+        "hidden_size": 960, "intermediate_size": 2560, "num_hidden_layers": 32, "num_attention_heads": 15,
+        "num_key_value_heads": 5, "head_dim": 64, "rope_theta": 100000.0, "vocab_size": 49152,
+        "max_position_embeddings": 8192, "tie_word_embeddings": True,
     },
     "bert-large": BERT | {
         "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
@@ -65,7 +64,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": False, "vocab_size": 1024,
     },
 }  # fmt: skip
-"""From their published config.json: Llama-3.1-8B, Llama-3.2-3B and 1B, Qwen3, Qwen2.5, BERT, GPT-2; `tiny` is for
+"""From their published config.json: Llama-3.1-8B, Llama-3.2-3B and 1B, Qwen3, SmolLM2, BERT, GPT-2; `tiny` is for
 trying the scripts."""
 
 OWN_IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}

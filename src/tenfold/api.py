@@ -73,7 +73,7 @@ def _wishes(
 def _from_model_and_data(model: str | None, data: str | Sequence[str] | None, task: str | None) -> dict[str, Any]:
     """The least that a recipe says; no task if `task` is empty."""
     if model is None or not data:
-        raise InputError("plan: name a recipe, or --model and --data, e.g. --model Qwen/Qwen3-0.6B --data train.jsonl")
+        raise InputError("plan: name a recipe, or a model and its data, e.g. Qwen/Qwen3-0.6B train.jsonl")
     files = [data] if isinstance(data, str) else list(data)
     known = guess_task(files) if task is None else task
     output = {"folder": f"runs/{Path(model).name or 'model'}"}

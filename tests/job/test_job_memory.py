@@ -75,7 +75,7 @@ def on_both_sides(family: str, cuts: Sequence[Cut], dtype: torch.dtype) -> tuple
     return computed_bytes(on_paper((FineTune(), *cuts), job)), live_peak(rig, samples, dtype)
 
 
-@pytest.mark.parametrize(("family", "name"), product(FAMILIES, COMBINATIONS))
+@pytest.mark.parametrize(("family", "name"), list(product(FAMILIES, COMBINATIONS)))
 def test_the_widest_moment_is_as_wide_as_on_paper(family: str, name: str) -> None:
     paper, measured = on_both_sides(family, COMBINATIONS[name], torch.float32)
     assert paper == pytest.approx(measured, rel=TOLERANCE)

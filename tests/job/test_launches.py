@@ -59,7 +59,7 @@ def launched(family: str, cuts: tuple[Cut, ...]) -> float:
 
 @pytest.mark.parametrize(
     ("family", "name"),
-    product(("llama", "qwen3", "gemma3", "phi3", "gpt2", "bert", "distilbert", "modernbert"), COMBINATIONS),
+    list(product(("llama", "qwen3", "gemma3", "phi3", "gpt2", "bert", "distilbert", "modernbert"), COMBINATIONS)),
 )
 def test_a_block_launches_as_many_operations_as_on_paper(family: str, name: str) -> None:
     cuts = COMBINATIONS[name]

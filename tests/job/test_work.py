@@ -54,7 +54,7 @@ def test_recorded_passes_are_launched_at_once() -> None:
     eager, compiled = work_of(LORA, Pack(8192), Fuse()), work_of(*STEADY)
     assert compiled.launches < 0.01 * eager.launches
     assert compiled.touched_bytes == 0 < eager.touched_bytes
-    assert compiled.streamed_bytes > 2 * eager.streamed_bytes, "what is fused is counted as passes of its own"
+    assert compiled.streamed_bytes > 1.3 * eager.streamed_bytes, "what is fused is counted as passes of its own"
     on_cpu = work_of(*STEADY, machine=replace(local_machine(), vendor_kind="cpu"))
     assert on_cpu.launches > 0
 

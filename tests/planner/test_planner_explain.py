@@ -48,8 +48,8 @@ def test_shows_what_was_chosen_what_it_costs_and_why() -> None:
 
 
 def test_says_what_is_not_known() -> None:
-    assert "speed of this machine is a guess" in shown(make(guessed=True))
-    assert "speed of this machine is a guess" not in shown(make())
+    assert "the speed of H200 SXM is a guess" in shown(make(guessed=True))
+    assert "the speed of H200 SXM is a guess" not in shown(make())
     assert "no price; set machine.usd_per_hour" in shown(make(usd_per_hour=None))
     assert "undated" in shown(make())
 

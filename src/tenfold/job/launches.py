@@ -38,8 +38,19 @@ def block_launches(job: Job) -> float:
     packed = job.packed_tokens is not None
     activation = 2.0 if shape.gated_mlp else 7.0 if shape.activation in WRITTEN_OUT_GELU else 1.0
     each = (6.0, 12.0 if job.adapted else 14.0) if shape.norm == "rms" else (1.0, 1.0)
-    forward = 7 + linears + norms * each[0] + rotated + activation + 2 * adapted + (6 if packed else 0)
-    backward = 12 + 2 * linears + norms * each[1] + 1.4 * rotated + activation + 6 * adapted + (15 if packed else 0)
+    others = (7, 12) if shape.norm == "rms" else (5, 8)
+    biases = sum(x.bias for x in shape.block_linears) if job.adapted else 0  # frozen: no sum of their gradients
+    forward = others[0] + linears + norms * each[0] + rotated + activation + 2 * adapted + (6 if packed else 0)
+    backward = (
+        others[1]
+        + 2 * linears
+        - biases
+        + norms * each[1]
+        + 1.4 * rotated
+        + activation
+        + 6 * adapted
+        + (15 if packed else 0)
+    )
     if job.quantized:
         made = linears * STORED[job.stored_as or "fp8"]
         forward, backward = forward + made, backward + made

@@ -19,7 +19,6 @@ from tenfold.job.transients import (
     backward_bytes,
     loss_bytes,
     loss_gradient_bytes,
-    made_dense_bytes,
     narrow_weight_bytes,
     update_bytes,
 )
@@ -66,7 +65,7 @@ def moments(job: Job) -> tuple[Moment, ...]:
     micro, layers, again = job.largest, job.shape.layers, job.recomputed_layers
     gradients = float(FLOAT32_BYTES * job.trained_parameters)
     held = gradients if job.accumulates else 0.0
-    block = block_bytes(job, micro) + made_dense_bytes(job)
+    block = block_bytes(job, micro)
     ends, inputs = end_bytes(job, micro), again * input_bytes(job, micro)
     kept = (layers - again) * block + inputs + ends - (0.0 if again else first_block_saving(job, micro))
     found = [
@@ -76,11 +75,23 @@ def moments(job: Job) -> tuple[Moment, ...]:
     if again < layers:
         narrow = narrow_weight_bytes(job, layers - again)
         found.append(_moment(job, "kept block", held, kept + narrow, loss_gradient_bytes(job), backward_bytes(job)))
-    if again:
-        done = held or gradients * (layers - again) / layers
-        whole = inputs + block + narrow_weight_bytes(job, 1)
+    for passed in (
+        {0, again - 1} if again else ()
+    ):  # the first of them has most inputs beside it, the last most gradients
+        done = held or _gradients_after(job, layers - again + passed)
+        whole = inputs * (1 - passed / again) + block + narrow_weight_bytes(job, 1)
         found.append(_moment(job, "repeated block", done, whole, 0.0, backward_bytes(job, True)))
     return tuple(found)
+
+
+def _gradients_after(job: Job, blocks: int) -> float:
+    """Of what learns, once the backward pass has done so many blocks and the last layer of one more."""
+    share = blocks / job.shape.layers
+    if job.adapted:
+        return share * FLOAT32_BYTES * job.trained_parameters
+    head = 0 if job.task == "classify" else job.shape.head_parameters
+    down = job.shape.intermediate_size * job.shape.hidden_size
+    return FLOAT32_BYTES * (share * job.shape.block_parameters + down + head)
 
 
 def _moment(job: Job, name: str, gradients: float, activations: float, logits: float, transients: float) -> Moment:

@@ -52,7 +52,9 @@ def backward_bytes(job: Job, repeated: bool = False) -> float:
         rounded = 2.0 * shape.intermediate_size if job.computes_fp8 else 0.0
         return tokens * (wide + rounded + 2 * hidden * size) + _dense_at_once(job)
     wide = hidden * size + feed_forward_width(job)
-    if shape.post_norm:  # the norm after the feed-forward part has been passed, and what it kept is free
+    if shape.post_norm or (
+        repeated and shape.post_norms
+    ):  # the norm after the feed-forward part has been passed, and what it kept is free
         wide -= 2 * hidden * norm_size(job)
     elif not repeated:  # so has the final norm, which is wide itself
         copies = 1 if job.adapted or shape.norm == "layer" else 2
@@ -83,16 +85,6 @@ def _dense_at_once(job: Job) -> float:
     if not job.compiled:
         return 2.0 * FLOAT32_BYTES * largest  # levels and products of them in float32
     return largest * (2.0 if job.computes_fp8 else float(job.dtype_bytes))  # in fp8 as it is, and turned
-
-
-def made_dense_bytes(job: Job) -> float:
-    """Of one block: weights that its compiled forward pass makes of nf4, and keeps for the backward pass.
-
-    The compiler cannot tell that a lookup may be repeated, and so keeps what was made of it in the narrowest form.
-    """
-    if not (job.quantized and job.compiled and job.stored_as == "nf4" and not job.keeps_ready):
-        return 0.0
-    return job.shape.block_parameters / job.shape.layers * (1.0 if job.computes_fp8 else float(job.dtype_bytes))
 
 
 def narrow_weight_bytes(job: Job, blocks: int) -> float:

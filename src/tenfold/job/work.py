@@ -232,8 +232,8 @@ def _group(name: str) -> str:
 def _dequantized_bytes(job: Job) -> float:
     """Bytes of making stored weights dense: once forward, once backward, once where repeated.
 
-    Compiled it is one pass: the stored bytes read, the dense ones written. What is kept dense is not made again, but
-    fp8 products turn their weights in the backward pass where the turned copy is not kept.
+    Compiled it is one pass: the stored bytes read, the dense ones written; fp8 products turn their weights in the
+    backward pass where the turned copy is not kept.
     """
     if not job.quantized:
         return 0.0
@@ -245,6 +245,5 @@ def _dequantized_bytes(job: Job) -> float:
         return job.micro_batches * (2 + repeated) * weights * DENSE_BYTES[job.stored_as or "fp8"]
     if not job.computes_fp8:
         return job.micro_batches * (2 + repeated) * (stored + weights * job.dtype_bytes)
-    turned = 2.0 * weights
-    made = 0.0 if job.stored_as == "fp8" else (1 + repeated) * (stored + weights)
-    return job.micro_batches * (made + turned)
+    made = 0.0 if job.stored_as == "fp8" else (2 + repeated) * (stored + weights)
+    return job.micro_batches * (made + 2.0 * weights)

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from tenfold.planner.way import TIE, Way
 from tenfold.recipe import Budget
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and from what."""
+
+    best: Way
+    affordable: Sequence[Way]
+    """All that meet the budget and the deadline."""
+    fitting: Sequence[Way]
+    """All that fit in memory."""
+    rejected: Counter[str]
+    """How many did not, or are not affordable, by reason."""
 
 
 def within(budget: Budget, way: Way) -> bool:
@@ -18,8 +33,8 @@ def best(ways: Sequence[Way]) -> Way:
     """The cheapest; among equals the one with fewest cuts, then the fastest, then the one that needs least memory."""
     cheapest = min(way.cost for way in ways)
     equals = [way for way in ways if way.cost <= TIE * cheapest]
-    fewest = min(len(way.cuts) for way in equals)
-    equals = [way for way in equals if len(way.cuts) == fewest]
+    fewest = min(way.deviations for way in equals)
+    equals = [way for way in equals if way.deviations == fewest]
     fastest = min(way.seconds for way in equals)
     return min((way for way in equals if way.seconds <= TIE * fastest), key=lambda way: (way.peak_bytes, way.cost))
 

@@ -24,7 +24,7 @@ def render_plan(plan: Plan) -> RenderableType:
         *(Text(f"  {printable(sentence)}") for sentence in plan.buys),
         Text(),
         _alternatives("runner-up", plan.runners_up),
-        *([_alternatives("fewer hours for more dollars", plan.front)] if len(plan.front) > 1 else []),
+        *([_alternatives("dollars against hours", plan.front)] if len(plan.front) > 1 else []),
         *notes,
         Text(_footer(plan), style="dim"),
     )

@@ -11,7 +11,7 @@ from tenfold.errors import InputError, NoPlanFits
 from tenfold.job import Job
 from tenfold.machine import Machine
 from tenfold.planner.capable import capable
-from tenfold.planner.choice import best, within
+from tenfold.planner.choice import Choice, best, within
 from tenfold.planner.forced import check_forced
 from tenfold.planner.options import checkpoint_options, optimizer_options
 from tenfold.planner.plan import Plan
@@ -49,16 +49,15 @@ def make_plan(
     evidence = quality_evidence() if evidence is None else evidence
     allowed, withheld = withhold(recipe, evidence)
     try:
-        chosen, ways, rejected = _choose(allowed, dense, machines)
+        choice = _choose(allowed, dense, machines)
     except NoPlanFits as error:
         raise NoPlanFits(f"{error}{_with_consent(recipe, withheld, dense, machines)}") from None
     checkpoints = checkpoint_options(recipe, shape.layers)
-    why = explain_cuts(chosen, ways, checkpoints, Known(recipe.task, evidence, withheld))
-    return write_plan(recipe, chosen, ways, rejected, why, notes)
+    why = explain_cuts(choice.best, choice.affordable, checkpoints, Known(recipe.task, evidence, withheld))
+    return write_plan(recipe, choice, why, notes)
 
 
-def _choose(recipe: Recipe, dense: Job, machines: Sequence[Machine]) -> tuple[Way, Sequence[Way], Counter[str]]:
-    """The best way, all that meet the wishes, and how many failed for which reason."""
+def _choose(recipe: Recipe, dense: Job, machines: Sequence[Machine]) -> Choice:
     rejected: Counter[str] = Counter()
     fitting = priced_ways(recipe, dense, machines, rejected)
     if not fitting:
@@ -67,7 +66,7 @@ def _choose(recipe: Recipe, dense: Job, machines: Sequence[Machine]) -> tuple[Wa
     rejected["over the budget or the deadline"] = len(fitting) - len(affordable)
     if not affordable:
         raise NoPlanFits(_nothing_affordable(recipe, fitting))
-    return best(affordable), affordable, rejected
+    return Choice(best(affordable), affordable, fitting, rejected)
 
 
 def _with_consent(recipe: Recipe, withheld: Mapping[str, str], dense: Job, machines: Sequence[Machine]) -> str:

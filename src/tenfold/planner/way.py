@@ -58,6 +58,11 @@ class Way:
         """Dollars, or seconds where no price is known."""
         return self.seconds if self.bill.usd is None else self.bill.usd
 
+    @property
+    def deviations(self) -> int:
+        """Cuts, and moments of the optimizer in few bits: how far it is from plain training."""
+        return len(self.cuts) + (self.job.optimizer != "adamw")
+
     def has(self, name: str) -> bool:
         """Whether the cut of this name is made."""
         return any(cut.name == name for cut in self.cuts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
@@ -11,7 +10,7 @@ from math import ceil
 from tenfold.job import Job, bill, flops_by_part, peak_moment, seconds_by_part, training_work
 from tenfold.job.seconds import one_save_seconds
 from tenfold.machine import Machine
-from tenfold.planner.choice import cheapest_by_machine, pareto_front
+from tenfold.planner.choice import Choice, cheapest_by_machine, pareto_front
 from tenfold.planner.naive import naive_job
 from tenfold.planner.plan import (
     MachineOnPaper,
@@ -33,18 +32,12 @@ MOST_OF_FRONT = 12
 """Ways of the front that a plan keeps: evenly, the ends included."""
 
 
-def write_plan(
-    recipe: Recipe,
-    chosen: Way,
-    ways: Sequence[Way],
-    rejected: Counter[str],
-    why: tuple[str, ...],
-    notes: tuple[str, ...],
-) -> Plan:
+def write_plan(recipe: Recipe, choice: Choice, why: tuple[str, ...], notes: tuple[str, ...]) -> Plan:
     """Everything that `train` needs and a reader wants to know."""
+    chosen, ways, rejected = choice.best, choice.affordable, choice.rejected
     job, today = chosen.job, datetime.now(UTC).date()
     padded = replace(job, packed_tokens=None)
-    front = pareto_front(ways)
+    front = pareto_front(choice.fitting)
     return Plan(
         created_at=datetime.now(UTC),
         recipe=recipe,
