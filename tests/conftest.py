@@ -18,9 +18,12 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(autouse=True)
-def _own_ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test writes to the user's ledger."""
-    monkeypatch.setenv("TENFOLD_LEDGER", str(tmp_path_factory.mktemp("ledger") / "ledger.sqlite"))
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes to the user's ledger, or plans by the user's prices and measured machines."""
+    folder = tmp_path_factory.mktemp("user")
+    monkeypatch.setenv("TENFOLD_LEDGER", str(folder / "ledger.sqlite"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(folder / "data"))
 
 
 @pytest.fixture

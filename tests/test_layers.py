@@ -12,7 +12,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "tenfold"
 
 LAYERS = (
-    ("errors", "inert", "interval", "durable", "memory"),
+    ("errors", "inert", "interval", "durable", "memory", "folders"),
     ("recipe",),
     ("shape", "machine"),
     ("data",),
@@ -23,9 +23,11 @@ LAYERS = (
     ("receipt", "compare", "ledger"),
     ("export",),
     ("run",),
+    ("calibrate",),
     ("report",),
     ("prove",),
-    ("api",),
+    ("api", "emit"),
+    ("planning",),
     ("demo",),
     ("cli", "__main__", "__init__"),
 )

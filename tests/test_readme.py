@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 import tenfold
-from jobs import make_recipe
+from jobs import make_recipe, write_rows
+from tenfold.calibrate.probes import probes_of
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -41,7 +42,14 @@ def test_documented_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.Mo
 
     recipe = make_recipe(tmp_path / "job", output={"folder": "runs/recipe"})
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    (tmp_path / "model").symlink_to(recipe["model"])
+    (tmp_path / "train.jsonl").symlink_to(recipe["data"]["train"])
+    axolotl = {"base_model": "model", "adapter": "lora", "datasets": [{"path": "text.jsonl", "type": "completion"}]}
+    write_rows(tmp_path / "text.jsonl", "text")
+    (tmp_path / "axolotl.yml").write_text(yaml.safe_dump(axolotl))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tenfold.calibrate.calibrate.ENOUGH_SECONDS", 0.0)
+    monkeypatch.setattr("tenfold.calibrate.calibrate.probes_of", lambda machine: probes_of(machine)[1:3])
     assert len(commands()) >= 8
     for command in commands():
         monkeypatch.setattr("sys.argv", command)
@@ -49,7 +57,14 @@ def test_documented_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.Mo
             main()
         except SystemExit as ended:
             assert ended.code in (None, 0), command
-    for left in ("plan.json", "receipt.html", "merged/config.json", "runs/recipe/receipt.json"):
+    for left in (
+        "plan.json",
+        "plan.html",
+        "plan.sky.yaml",
+        "receipt.html",
+        "merged/config.json",
+        "runs/recipe/receipt.json",
+    ):
         assert (tmp_path / left).is_file(), left
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset, read_tokenizer
-from tenfold.machine import find_machines
+from tenfold.data.guess import guess_task
+from tenfold.errors import InputError
+from tenfold.job.fit import learned
+from tenfold.ledger import Row, default_ledger_path, feedback, open_ledger
+from tenfold.machine import MEMORY_MARGIN, Machine, find_machines, fresh_prices
 from tenfold.planner import Plan, make_plan
 from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
 from tenfold.shape import Shape, read_shape
@@ -22,21 +28,74 @@ if TYPE_CHECKING:
     from tenfold.run.events import Observer
 
 
-def plan(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> Plan:
+def plan(
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    overrides: Sequence[str] = (),
+    *,
+    model: str | None = None,
+    data: str | Sequence[str] | None = None,
+    task: str | None = None,
+    notes: tuple[str, ...] = (),
+) -> Plan:
     """Price every combination of cuts and machines for a recipe, on the real token lengths of its data.
 
-    `recipe` is a file, a mapping with a recipe's keys, or a Recipe; `overrides` are "key.subkey=value" texts. Imports
-    no torch. Raises InputError on a bad recipe or bad data, NoPlanFits when nothing meets the wishes.
+    `recipe` is a file, a mapping with a recipe's keys, or a Recipe; without one, `model` and `data` will do, and `task`
+    follows from the columns. `overrides` are "key.subkey=value" texts, `notes` go into the plan. Imports no torch.
+    Raises InputError on a bad recipe or bad data, NoPlanFits when nothing meets the wishes.
     """
-    if isinstance(recipe, str | Path):
-        wishes = load_recipe(Path(recipe), overrides)
-    else:
-        wishes = recipe if isinstance(recipe, Recipe) else recipe_from_dict(dict(recipe))
+    wishes = _wishes(recipe, overrides, model, data, task)
     machines = find_machines(wishes.machine, wishes.train.dtype)
+    if wishes.machine.stale_prices == "refuse":
+        machines = fresh_prices(machines, datetime.now(UTC).date())
     shape = read_shape(wishes.model.name, wishes.model.revision)
     dataset, _ = read_dataset(wishes, shape)
     workload = Workload.from_samples(dataset.train, dataset.evaluation, labels=len(dataset.labels))
-    return make_plan(wishes, shape, workload, machines)
+    return make_plan(wishes, shape, workload, _experienced(machines, wishes), notes=notes)
+
+
+def _wishes(
+    recipe: Recipe | Mapping[str, Any] | str | Path | None,
+    overrides: Sequence[str],
+    model: str | None,
+    data: str | Sequence[str] | None,
+    task: str | None,
+) -> Recipe:
+    if recipe is None:
+        known = task or ("" if any(text.startswith("task=") for text in overrides) else None)
+        return recipe_from_dict(_from_model_and_data(model, data, known), overrides)
+    if model is not None or data is not None:
+        raise InputError("plan: found a recipe and a model or data; give one or the other, or --set model.name=...")
+    if isinstance(recipe, str | Path):
+        return load_recipe(Path(recipe), overrides)
+    return recipe if isinstance(recipe, Recipe) else recipe_from_dict(dict(recipe), overrides)
+
+
+def _from_model_and_data(model: str | None, data: str | Sequence[str] | None, task: str | None) -> dict[str, Any]:
+    """The least that a recipe says; no task if `task` is empty."""
+    if model is None or not data:
+        raise InputError("plan: name a recipe, or a model and its data, e.g. Qwen/Qwen3-0.6B train.jsonl")
+    files = [data] if isinstance(data, str) else list(data)
+    known = guess_task(files) if task is None else task
+    output = {"folder": f"runs/{Path(model).name or 'model'}"}
+    return {"model": model, "data": {"train": files}, "output": output, **({"task": known} if known else {})}
+
+
+def _experienced(machines: Sequence[Machine], wishes: Recipe) -> tuple[Machine, ...]:
+    """The machines with what their finished runs taught, as far as the ledger knows of any."""
+    path = default_ledger_path() if wishes.output.ledger is None else Path(wishes.output.ledger)
+    if not path.exists():
+        return tuple(machines)
+    with open_ledger(path) as ledger:
+        rows = [entry.row for entry in ledger.rows()]
+    ran_on = {row.machine for row in rows}
+    return tuple(_learned_from(rows, machine) if machine.name in ran_on else machine for machine in machines)
+
+
+def _learned_from(rows: Sequence[Row], machine: Machine) -> Machine:
+    """Rates by its finished runs, and a margin that would have held them."""
+    found = feedback(rows, machine.name, machine.dtype)
+    above = max((ratio - 1 for ratio in found.peak_ratios), default=0.0)
+    return replace(learned(machine, found.observations), memory_margin=max(MEMORY_MARGIN, min(0.5, above + 0.02)))
 
 
 def read_dataset(recipe: Recipe, shape: Shape) -> tuple[Dataset, Tokenizer]:

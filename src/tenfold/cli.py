@@ -1,4 +1,4 @@
-"""The command line: plan, train, prove, report, ledger, merge, preview, schema, demo.
+"""The command line: plan, calibrate, train, prove, report, ledger, merge, preview, schema, demo.
 
 Results go to stdout, progress to stderr. Exit codes stand in `tenfold.errors` and in the README.
 """
@@ -41,16 +41,49 @@ AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdo
 
 @app.command()
 def plan(
-    recipe: RecipePath,
+    sources: Annotated[
+        list[str], typer.Argument(metavar="RECIPE | MODEL DATA...", help="A recipe (YAML), or a model and its data.")
+    ],
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the plan here, for `tenfold train`.")] = None,
+    price: Annotated[float | None, typer.Option(help="Dollars per hour, before any other price.")] = None,
+    out: Annotated[
+        list[Path] | None, typer.Option(help="Also write it here: .json for `tenfold train`, .html for people.")
+    ] = None,
+    emit: Annotated[
+        str | None, typer.Option(help="skypilot: write a task file for the chosen machine beside the plan.")
+    ] = None,
+    from_axolotl: Annotated[bool, typer.Option("--from-axolotl", help="The file is Axolotl's.")] = False,
+    from_trl: Annotated[bool, typer.Option("--from-trl", help="The file is TRL's.")] = False,
+    from_llama_factory: Annotated[
+        bool, typer.Option("--from-llama-factory", help="The file is LLaMA-Factory's.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Price every combination of cuts and machines, and choose the cheapest that meets the wishes."""
-    chosen = _plan(recipe, overrides)
-    if out is not None:
-        chosen.write(out)
+    from tenfold.planning import Wanted, make_and_write
+
+    flags = {"axolotl": from_axolotl, "trl": from_trl, "llama-factory": from_llama_factory}
+    dialects = tuple(name for name, given in flags.items() if given)
+    wanted = Wanted(tuple(sources), tuple(overrides or ()), price, dialects, tuple(out or ()), emit)
+    chosen, written = make_and_write(wanted)
+    for path in written:
+        print(f"wrote {path}", file=sys.stderr)
     _show(chosen.model_dump(mode="json") if as_json else chosen)
+
+
+@app.command()
+def calibrate(
+    seconds: Annotated[float, typer.Option(min=10, max=600, help="How long it may take, imports included.")] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure this computer's speed, in a minute, for the plans to come."""
+    from tenfold.calibrate.calibrate import calibrate as measure
+    from tenfold.calibrate.calibrate import render_calibration
+    from tenfold.machine import local_machine
+
+    found = measure(local_machine(), seconds, lambda text: print(text, file=sys.stderr, flush=True))
+    path = found.write()
+    _show({"file": str(path), **found.row()} if as_json else render_calibration(found, path))
 
 
 @app.command()

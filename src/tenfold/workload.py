@@ -120,9 +120,13 @@ class Workload:
         """A shuffled pass in steps of `batch_rows`, in padded micro-batches of `micro_rows`: the exact expectation."""
         return _padded_epoch(self, batch_rows, micro_rows)
 
-    def packed_epoch(self, batch_rows: int, tokens: int) -> Epoch:
-        """A pass in steps of `batch_rows`, packed into micro-batches of `tokens`, by way of a representative epoch."""
-        return _packed_epoch(self, batch_rows, tokens)
+    def packed_epoch(self, batch_rows: int, tokens: int, multiple: int = 1, ragged: bool = False) -> Epoch:
+        """A pass in steps of `batch_rows`, packed into micro-batches of `tokens`, by way of a representative epoch.
+
+        Micro-batches are filled up to a multiple of so many tokens. `ragged` rows are attended row by row, and the
+        filling like rows of the longest length; else they are gathered into buckets of like length, without filling.
+        """
+        return _packed_epoch(self, batch_rows, tokens, multiple, ragged)
 
     def largest_padded(self, micro_rows: int) -> MicroBatch:
         """The micro-batch with the longest row: every epoch has it."""
@@ -130,9 +134,9 @@ class Workload:
         cells = float(rows * self.longest)
         return MicroBatch(rows, cells, self.longest, cells, cells * self.longest, rows > 1 and len(self.lengths) > 1)
 
-    def largest_packed(self, batch_rows: int, tokens: int) -> MicroBatch:
-        """The fullest micro-batch to be expected: up to `tokens`, or a longer row that stands alone."""
-        return _largest_packed(self, batch_rows, tokens)
+    def largest_packed(self, batch_rows: int, tokens: int, multiple: int = 1) -> MicroBatch:
+        """The fullest micro-batch to be expected: up to `tokens`, or a longer row that stands alone, filled up."""
+        return _largest_packed(self, batch_rows, tokens, multiple)
 
 
 @lru_cache(maxsize=1024)
@@ -168,21 +172,34 @@ def _padded_epoch(workload: Workload, batch_rows: int, micro_rows: int) -> Epoch
 
 
 @lru_cache(maxsize=1024)
-def _packed_epoch(workload: Workload, batch_rows: int, tokens: int) -> Epoch:
+def _packed_epoch(workload: Workload, batch_rows: int, tokens: int, multiple: int, ragged: bool) -> Epoch:
     bins = _representative_bins(workload, batch_rows, tokens)
     scale = workload.tokens / sum(sum(rows) for rows in bins)
-    pairs = scale * sum(_buckets(rows)[1] for rows in bins)
-    return Epoch(max(ceil(workload.rows / batch_rows), scale * len(bins)), float(workload.tokens), pairs)
+    pairs = scale * sum(_ragged_pairs(rows, multiple) if ragged else _buckets(rows)[1] for rows in bins)
+    filled = scale * sum(_filled(sum(rows), multiple) for rows in bins)
+    return Epoch(max(ceil(workload.rows / batch_rows), scale * len(bins)), filled, pairs)
+
+
+def _filled(tokens: float, multiple: int) -> float:
+    return ceil(tokens / multiple) * multiple
+
+
+def _ragged_pairs(lengths: Sequence[int], multiple: int) -> float:
+    """Query-key pairs of rows attended one by one, and of the rows of padding that fill the micro-batch."""
+    longest = max(lengths)
+    whole, rest = divmod(_filled(sum(lengths), multiple) - sum(lengths), longest)
+    return float(sum(length**2 for length in lengths) + whole * longest**2 + rest**2)
 
 
 @lru_cache(maxsize=1024)
-def _largest_packed(workload: Workload, batch_rows: int, tokens: int) -> MicroBatch:
+def _largest_packed(workload: Workload, batch_rows: int, tokens: int, multiple: int) -> MicroBatch:
     fullest = max(_representative_bins(workload, batch_rows, tokens), key=sum)
     shown = sum(fullest)
     most = max(shown, min(max(tokens, workload.longest), workload.tokens_of(batch_rows)))
     cells, pairs = _buckets(fullest)
     scale = most / shown
-    return MicroBatch(len(fullest) * scale, most, workload.longest, cells * scale, pairs * scale, masked=False)
+    filled = _filled(most, multiple)
+    return MicroBatch(len(fullest) * scale, filled, workload.longest, cells * scale, pairs * scale, masked=False)
 
 
 @lru_cache(maxsize=1024)

@@ -29,7 +29,7 @@ CONFIG = {
 
 def make(name: str = "one-billion", usd_per_hour: float | None = 2.0, guessed: bool = False) -> Plan:
     machine = next(machine for machine in catalogue() if machine.name == "H200 SXM")
-    machine = replace(machine, usd_per_hour=usd_per_hour, efficiency=replace(machine.efficiency, guessed=guessed))
+    machine = replace(machine, rent_usd_per_hour=usd_per_hour, efficiency=replace(machine.efficiency, guessed=guessed))
     recipe = recipe_from_dict({"model": "m", "task": "text", "data": {"train": "rows.jsonl"}})
     workload = Workload(tuple((length, 50) for length in range(100, 900, 100)), loss_tokens=100_000)
     return make_plan(recipe, shape_from_config(name, CONFIG), workload, (machine,), LORA_MEASURED)
@@ -48,8 +48,8 @@ def test_shows_what_was_chosen_what_it_costs_and_why() -> None:
 
 
 def test_says_what_is_not_known() -> None:
-    assert "speed of this machine is a guess" in shown(make(guessed=True))
-    assert "speed of this machine is a guess" not in shown(make())
+    assert "the speed of H200 SXM is a guess" in shown(make(guessed=True))
+    assert "the speed of H200 SXM is a guess" not in shown(make())
     assert "no price; set machine.usd_per_hour" in shown(make(usd_per_hour=None))
     assert "undated" in shown(make())
 

@@ -51,7 +51,7 @@ def reason(found: Plan, cut: str = "lora") -> str:
 def test_without_evidence_an_approximate_cut_is_off_with_the_reason_and_the_way_to_force_it() -> None:
     found = plan(make_recipe(), NOTHING)
     assert "lora" not in names(found)
-    assert {"fine_tune", "pack", "fuse"} <= set(names(found)), "neither the base nor an exact cut needs evidence"
+    assert {"fine_tune", "pack"} <= set(names(found)), "neither the base nor an exact cut needs evidence"
     pattern = (
         r"lora off: its quality is not measured for task sft; cuts\.lora: true takes it; with it -\$[\d.]+, -[\d.]+ GB"
     )

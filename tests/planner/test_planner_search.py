@@ -15,8 +15,9 @@ from measured import LORA_MEASURED
 from shapes import LLAMA_8B
 from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, cut_from_dict, on_paper
 from tenfold.errors import InputError, NoPlanFits
-from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
-from tenfold.job.memory import MARGIN
+from tenfold.job import Job, bill, peak_bytes, seconds_by_part
+from tenfold.job.seconds import one_save_seconds
+from tenfold.machine import MEMORY_MARGIN as MARGIN
 from tenfold.machine import Machine, catalogue, local_machine
 from tenfold.planner import Plan, make_plan
 from tenfold.planner.options import PACK_TOKENS
@@ -69,7 +70,7 @@ def test_the_cheapest_of_all_ways_is_taken() -> None:
             cuts = [FineTune(), *(option for option in options if option is not None)]
             job = on_paper(cuts, replace(dense, micro_rows=rows))
             if peak_bytes(job) <= machine.memory_bytes * (1 - MARGIN):
-                costs.append(usd_of(job, sum(seconds_by_part(job).values())) or 0.0)
+                costs.append(bill(seconds_by_part(job), machine, one_save_seconds(job)).usd or 0.0)
     assert found.prediction.usd is not None
     assert min(costs) <= found.prediction.usd <= TIE * min(costs)
 
@@ -185,7 +186,7 @@ def test_the_budget_that_is_named_would_do(key: str, little: float) -> None:
 def test_the_least_price_and_budget_that_a_recipe_may_name_are_planned() -> None:
     tiny = {"usd": 1e-6, "hours": 1e-6}
     with pytest.raises(NoPlanFits, match=re.escape("budget.hours: ")):
-        plan(make_recipe(budget=tiny), machines=(gpu("H200 SXM", usd_per_hour=1e-6),))
+        plan(make_recipe(budget=tiny), machines=(gpu("H200 SXM", rent_usd_per_hour=1e-6),))
 
 
 def test_a_deadline_buys_a_faster_machine() -> None:
@@ -201,17 +202,17 @@ def test_a_deadline_buys_a_faster_machine() -> None:
 
 def test_a_budget_without_a_price_is_refused() -> None:
     with pytest.raises(InputError, match=re.escape("set machine.usd_per_hour")):
-        plan(make_recipe(budget={"usd": 5}), machines=(gpu("H200 SXM", usd_per_hour=None),))
+        plan(make_recipe(budget={"usd": 5}), machines=(gpu("H200 SXM", rent_usd_per_hour=None),))
 
 
 def test_without_a_price_the_fastest_is_taken_and_dollars_are_unknown() -> None:
-    found = plan(machines=(gpu("H200 SXM", usd_per_hour=None),))
+    found = plan(machines=(gpu("H200 SXM", rent_usd_per_hour=None),))
     assert found.prediction.usd is None
     assert names(found) == names(plan())
 
 
 def test_the_price_does_not_change_the_cuts() -> None:
-    assert plan(machines=(gpu("H200 SXM", usd_per_hour=100.0),)).cuts == plan().cuts
+    assert plan(machines=(gpu("H200 SXM", rent_usd_per_hour=100.0),)).cuts == plan().cuts
 
 
 def test_the_naive_way_costs_more_than_the_plan_and_scratch_more_than_that() -> None:
@@ -280,7 +281,7 @@ def test_a_reason_compares_with_the_best_that_could_be_done_otherwise() -> None:
 @pytest.mark.parametrize(("price", "words"), [(2.0, "costs the same"), (None, "takes the same time")])
 def test_a_cut_that_costs_the_same_is_left_out_and_said_to(price: float | None, words: str) -> None:
     """On a run of seconds the imports decide: adapters would save memory, and neither time nor dollars."""
-    machine = gpu("H200 SXM", usd_per_hour=price)
+    machine = gpu("H200 SXM", rent_usd_per_hour=price)
     sizes = {"hidden_size": 256, "num_hidden_layers": 2, "intermediate_size": 512, "vocab_size": 4096}
     tiny, few = {**sizes, "num_attention_heads": 8}, Workload(((16, 64),), loss_tokens=64 * 15)
     found = plan(make_recipe("text"), few, (machine,), **tiny)

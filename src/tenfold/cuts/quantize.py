@@ -45,15 +45,22 @@ class Quantize(Cut):
     """Where fuse compiles: keep beside the stored weights what their products take, the same numbers in bf16 or fp8."""
 
     def price(self, job: Job) -> Job:
-        """Fewer bytes of frozen weights. Without lora nothing is frozen, and no byte is counted less."""
-        if not job.pretrained:
+        """Fewer bytes of frozen weights, but not without lora, which freezes them, nor without the hardware for fp8."""
+        if not job.pretrained or (self.compute == "fp8" and not has_fp8_products(job.machine)):
             return job
         return replace(
             job,
             stored_as=self.storage,
-            stored_bytes=stored_bytes(self.storage, job) + (2 * job.shape.block_parameters if self.keep else 0),
-            fp8_products=self.compute == "fp8" and has_fp8_products(job.machine),
+            stored_bytes=stored_bytes(self.storage, job),
+            fp8_products=self.compute == "fp8",
+            ready_bytes=self._ready_bits() / 8 * job.shape.block_parameters if self.keep else 0.0,
         )
+
+    def _ready_bits(self) -> int:
+        """Of a weight kept ready: bfloat16; or in fp8 both as it is and turned, the former shared with fp8 storage."""
+        if self.compute == "bf16":
+            return 16
+        return 8 if self.storage == "fp8" else 16
 
     def apply(self, rig: Rig) -> Rig:
         """Swap each linear layer of the blocks for one that stores its weight so."""

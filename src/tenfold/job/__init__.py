@@ -1,18 +1,31 @@
 """The run on paper: shape x workload x machine, with the dense formulas that the cuts change."""
 
 from tenfold.job.activations import block_bytes, kept_bytes
+from tenfold.job.bill import Bill, bill
 from tenfold.job.flops import flops_by_part
 from tenfold.job.job import Job
-from tenfold.job.memory import bytes_by_kind, peak_bytes
-from tenfold.job.seconds import seconds_by_part, usd_of
+from tenfold.job.memory import KINDS, Moment, bytes_by_kind, moments, peak_bytes, peak_moment
+from tenfold.job.seconds import process_seconds, seconds_by_part, seconds_on, work_seconds
+from tenfold.job.work import Work, evaluation_work, training_work
 
 __all__ = [
+    "KINDS",
+    "Bill",
     "Job",
+    "Moment",
+    "Work",
+    "bill",
     "block_bytes",
     "bytes_by_kind",
+    "evaluation_work",
     "flops_by_part",
     "kept_bytes",
+    "moments",
     "peak_bytes",
+    "peak_moment",
+    "process_seconds",
     "seconds_by_part",
-    "usd_of",
+    "seconds_on",
+    "training_work",
+    "work_seconds",
 ]

@@ -35,7 +35,7 @@ def touched_bytes(job: Job, micro: MicroBatch) -> float:
 def block_bytes(job: Job, micro: MicroBatch) -> float:
     """What one block keeps of a micro-batch."""
     if job.compiled and job.adapted and job.shape.gated_mlp and job.shape.norm == "rms" and not job.adapter_dropout:
-        return micro.tokens * compiled_width(job)
+        return micro.tokens * compiled_width(job) * job.machine.overheads.compiled_kept
     per_token = (
         _norm_bytes(job) + _linear_input_bytes(job) + _mlp_bytes(job) + _adapter_bytes(job) + _dropout_bytes(job)
     )
@@ -101,11 +101,16 @@ def _stream_size(job: Job) -> int:
     return job.dtype_bytes if job.adapted else FLOAT32_BYTES
 
 
+def norm_size(job: Job) -> int:
+    """Bytes of a number in a layer norm: autocast widens it on a GPU, and leaves it as it comes on a CPU."""
+    return _stream_size(job) if job.shape.norm == "layer" and job.machine.vendor_kind == "cpu" else FLOAT32_BYTES
+
+
 def _norm_bytes(job: Job) -> float:
     """Norms work in float32 under autocast too; the normalised input is kept for the gradient of the norm's weight."""
     shape = job.shape
     if shape.norm == "layer":
-        return 2 * (shape.hidden_size + 2) * FLOAT32_BYTES  # input, mean, 1 / deviation
+        return 2 * (shape.hidden_size * norm_size(job) + 2 * FLOAT32_BYTES)  # input, mean, 1 / deviation
     copies = 1 if job.adapted else 2
     width = 2 * (copies * shape.hidden_size + 1)
     if shape.post_norms:

@@ -15,6 +15,10 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20
 """Tokens that training from scratch takes for each parameter: arXiv 2203.15556, table 3, about 20 at every size."""
 
 
+STEPS_OF_LENGTH = 8
+"""Packed micro-batches are so many eighths of their budget long where shapes repeat: rig/packing, rig/filler."""
+
+
 @dataclass(frozen=True)
 class Job:
     """Shape x workload x machine x settings. Every cut returns a changed one."""
@@ -39,7 +43,9 @@ class Job:
     stored_bytes: float = 0.0
     """What all of them take so."""
     fp8_products: bool = False
-    """Products with frozen weights run at the machine's fp8 rate."""
+    """Where layers are compiled, products with frozen weights run at the machine's fp8 rate."""
+    ready_bytes: float = 0.0
+    """Where layers are compiled: what all of them take ready for their products, beside `stored_bytes`."""
     adapter_rank: int = 0
     adapter_dropout: float = 0.0
     adapter_parameters: int = 0
@@ -59,6 +65,7 @@ class Job:
             stored_as=None,
             stored_bytes=0.0,
             fp8_products=False,
+            ready_bytes=0.0,
             adapter_rank=0,
             adapter_dropout=0.0,
             adapter_parameters=0,
@@ -94,6 +101,32 @@ class Job:
         """Frozen weights are stored in few bits: only where adapters learn, for else nothing is frozen."""
         return self.stored_as is not None and bool(self.adapted)
 
+    @property
+    def computes_fp8(self) -> bool:
+        """Products with stored weights are computed in fp8: by the merged products of compiled layers alone."""
+        return self.quantized and self.compiled and self.fp8_products
+
+    @property
+    def keeps_ready(self) -> bool:
+        """Stored weights are also kept as their products take them."""
+        return self.quantized and self.compiled and self.ready_bytes > 0
+
+    @property
+    def steady(self) -> bool:
+        """Packed micro-batches have one of few lengths, and their passes are recorded as CUDA graphs."""
+        return self.compiled and self.packed_tokens is not None and self.machine.vendor_kind == "cuda"
+
+    @property
+    def filled_multiple(self) -> int:
+        """Packed micro-batches are filled up to a multiple of so many tokens: rig/packing, rig/filler."""
+        if self.packed_tokens is None or self.task == "classify":
+            return 1
+        if self.steady:
+            return max(1, self.packed_tokens // STEPS_OF_LENGTH)
+        if self.machine.vendor_kind == "cpu" and self.dtype_bytes < 4:
+            return max(64, 1 << (self.packed_tokens // STEPS_OF_LENGTH).bit_length() - 1)
+        return 1
+
     @cached_property
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
@@ -123,14 +156,16 @@ class Job:
     def epoch(self) -> Epoch:
         """What one pass over the data computes."""
         if self.packed_tokens is not None:
-            return self.workload.packed_epoch(self.batch_size, self.packed_tokens)
+            return self.workload.packed_epoch(
+                self.batch_size, self.packed_tokens, self.filled_multiple, ragged=self.steady
+            )
         return self.workload.padded_epoch(self.batch_size, min(self.micro_rows, self.batch_size))
 
     @cached_property
     def largest(self) -> MicroBatch:
         """The micro-batch that needs most memory."""
         if self.packed_tokens is not None:
-            return self.workload.largest_packed(self.batch_size, self.packed_tokens)
+            return self.workload.largest_packed(self.batch_size, self.packed_tokens, self.filled_multiple)
         return self.workload.largest_padded(min(self.micro_rows, self.batch_size))
 
     @property
@@ -150,8 +185,9 @@ class Job:
 
     @property
     def accumulates(self) -> bool:
-        """A step takes more than one micro-batch, so that gradients are held while activations are."""
-        return self.epoch.micro_batches > 1.01 * ceil(self.workload.rows / self.batch_size)
+        """Gradients are held while activations are: a step takes more than one micro-batch, or its recorded passes
+        write to the same gradients every time (rig/graphs)."""
+        return self.steady or self.epoch.micro_batches > 1.01 * ceil(self.workload.rows / self.batch_size)
 
     @property
     def loss_share(self) -> float:

@@ -1,69 +1,99 @@
-"""Seconds by part of everything that is billed, and dollars."""
+"""Seconds by part of everything that is billed."""
 
 from __future__ import annotations
 
-from tenfold.job.activations import FLOAT32_BYTES, touched_bytes
-from tenfold.job.flops import evaluation_flops, flops_by_part, frozen_flops
+from collections.abc import Mapping
+
 from tenfold.job.job import Job
-from tenfold.machine import evidence
-from tenfold.workload import MicroBatch
+from tenfold.job.memory import MOMENT_BYTES
+from tenfold.job.work import Work, evaluation_work, training_work
+from tenfold.machine import Efficiency, Machine
 
-OPTIMIZER_BYTES_PER_PARAMETER = {"adamw": 28, "adamw_8bit": 242}
-"""AdamW in float32 reads weight, gradient and two moments and writes weight and two moments: seven times four bytes. In
-eight bits it is not one fused operation: reads and writes of run/adam8bit, counted operation by operation."""
+TILE = 2 * 128 * 256
+"""FLOPs of a tile of a product for each unit of its summed dimension; 128 x 256 is cuBLAS's and CUTLASS's largest."""
 
-FUSED_LOGIT_BYTES = 44
-"""Reads and writes of each logit in rig/chunked_loss: product 4, log-sum-exp 12, softmax in place 16, narrowing 8, two
-products 4."""
+PROCESS_PARTS = ("import", "tokenise", "load", "compile", "train", "evaluate", "checkpoint", "save")
+"""Those that the run's own process spends; the others are the machine's and the market's."""
+
+
+def work_seconds(work: Work, machine: Machine, efficiency: Efficiency | None = None) -> float:
+    """What a machine takes for this work. A GPU computes while its host launches, a CPU does one after the other."""
+    known = machine.efficiency if efficiency is None else efficiency
+    rate = machine.flops[machine.dtype]
+    fp8_rate = machine.flops.get("float8", rate) * known.fp8_products
+    stream = machine.bandwidth_bytes_per_second * known.bandwidth
+    last_waves = known.last_wave * TILE * work.depth * machine.multiprocessors
+    computed = (
+        (work.products + last_waves) / (rate * known.products)
+        + work.fp8_products / fp8_rate
+        + work.attention / (rate * known.attention)
+        + work.ragged_attention / (rate * known.ragged_attention)
+        + work.masked_attention / (rate * known.masked_attention)
+        + (work.streamed_bytes + known.touches * work.touched_bytes) / stream
+        + work.operand_bytes / (machine.bandwidth_bytes_per_second * known.operands)
+        + work.adapter_bytes / (machine.bandwidth_bytes_per_second * known.adapters)
+        + work.dequantized_bytes / (machine.bandwidth_bytes_per_second * known.dequantize)
+    )
+    launched = work.launches * known.launch_seconds
+    fixed = (
+        work.micro_batches * known.micro_batch_seconds
+        + work.steps * known.step_seconds
+        + work.tokens * known.token_seconds
+    )
+    return fixed + (max(computed, launched) if machine.vendor_kind == "cuda" else computed + launched)
 
 
 def seconds_by_part(job: Job) -> dict[str, float]:
-    """Predicted seconds: a roofline for the steps, measured constants for the rest."""
-    machine, run = job.machine, evidence()["run"]
-    rate = machine.flops[machine.dtype] * machine.efficiency.matmul
-    bandwidth = machine.bandwidth_bytes_per_second * machine.efficiency.bandwidth
-    products = sum(flops_by_part(job).values()) / rate
-    if job.quantized and job.fp8_products:
-        products -= frozen_flops(job) * (1 / rate - 1 / (machine.flops["float8"] * machine.efficiency.matmul))
-    moved = (_moved_bytes(job) + _dequantized_bytes(job)) / bandwidth
-    updates = job.steps * job.trained_parameters * OPTIMIZER_BYTES_PER_PARAMETER[job.optimizer] / bandwidth
-    launches = job.micro_batches * job.shape.layers * machine.efficiency.block_overhead_seconds
-    launches *= 1 + 0.5 * job.recomputed_layers / job.shape.layers
-    computed = products + moved
-    if job.compiled and job.packed_tokens is not None:
-        launches = 0.0  # a recorded pass is one launch
-    steps = max(computed, launches) if machine.vendor_kind == "cuda" else computed + launches
-    stored = job.shape.weights_bytes_on_disk or 2 * job.shape.parameters
+    """Predicted seconds of an undisturbed run: its steps by `work_seconds`, the rest by measured rates."""
+    return seconds_on(job, job.machine, training_work(job), evaluation_work(job))
+
+
+def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work) -> dict[str, float]:
+    """The same for a machine of the kind that the job was counted for, with its work counted before."""
+    known, shape, workload = machine.overheads, job.shape, job.workload
+    stored = shape.weights_bytes_on_disk or 2 * shape.parameters
+    packed = job.shape.block_parameters if job.quantized else 0
+    exported = exported_bytes(job)
     return {
-        "import": run["import_seconds"],
-        "load": stored / run["load_bytes_per_second"],
-        "compile": run["compile_seconds"] if job.compiled else 0.0,
-        "train": steps + updates,
-        "evaluate": evaluation_flops(job) / rate,
-        "save": run["save_seconds"],
+        "setup": machine.terms.setup_seconds,
+        "import": known.import_seconds,
+        "tokenise": (workload.tokens + workload.evaluation_tokens) / known.tokens_per_second,
+        "download": 0.0 if machine.here else stored / known.download_bytes_per_second,
+        "load": known.load_seconds
+        + (stored / known.load_bytes_per_second if job.pretrained else 0.0)
+        + packed / known.stored_weights_per_second,
+        "compile": known.compile_seconds * compiled_graphs(job),
+        "train": work_seconds(training, machine),
+        "evaluate": work_seconds(evaluation, machine),
+        "checkpoint": one_save_seconds(job),
+        "save": (job.evaluations + 1) * (known.save_seconds + exported / known.saved_bytes_per_second),
+        "idle": machine.terms.idle_seconds,
     }
 
 
-def _moved_bytes(job: Job) -> float:
-    """Bytes moved by all that is not a matrix product, over the run; half of a block's are forward, and repeated."""
-    epoch, repeated = job.epoch, job.recomputed_layers / job.shape.layers
-    every = MicroBatch(0.0, epoch.tokens, job.workload.longest, epoch.tokens, epoch.pairs, job.largest.masked)
-    blocks = job.epochs_trained * touched_bytes(job, every) * (1 + 0.5 * repeated)
-    logits = job.head_rows * job.shape.vocab_size
-    if job.loss_rows is not None:
-        return blocks * job.machine.efficiency.passes + logits * FUSED_LOGIT_BYTES
-    return (blocks + logits * (2 * FLOAT32_BYTES + job.dtype_bytes % FLOAT32_BYTES)) * job.machine.efficiency.passes
+def exported_bytes(job: Job) -> float:
+    """Of the adapter or model that is written: after the run, and whenever an evaluation finds it the best so far."""
+    return 4.0 * (job.adapter_parameters + job.task_parameters if job.adapted else job.parameters)
 
 
-def _dequantized_bytes(job: Job) -> float:
-    """Bytes of making stored weights dense, read and written once forward, once backward and once where repeated."""
-    if not job.quantized:
-        return 0.0
-    passes = job.micro_batches * (2 + job.recomputed_layers / job.shape.layers)
-    return passes * (job.stored_bytes + job.shape.block_parameters * job.dtype_bytes)
+def one_save_seconds(job: Job) -> float:
+    """Of a saved state: what learns, and its two moments."""
+    known = job.machine.overheads
+    return known.save_seconds + saved_bytes(job) / known.saved_bytes_per_second
 
 
-def usd_of(job: Job, seconds: float) -> float | None:
-    """Dollars for so many seconds, None without a price."""
-    price = job.machine.usd_per_hour
-    return None if price is None else seconds / 3600 * price
+def saved_bytes(job: Job) -> float:
+    """Of a saved state."""
+    return job.trained_parameters * (4.0 + 2 * MOMENT_BYTES[job.optimizer])
+
+
+def compiled_graphs(job: Job) -> int:
+    """Kinds of graphs that are compiled: a layer; one whose passes are repeated; the loss."""
+    if not job.compiled:
+        return 0
+    return 1 + (0 < job.recomputed_layers < job.shape.layers)
+
+
+def process_seconds(parts: Mapping[str, float]) -> float:
+    """What the run's own process spends of all parts."""
+    return sum(parts[name] for name in PROCESS_PARTS)

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from tenfold.errors import InputError, TenfoldError
+from tenfold.folders import data_folder
 from tenfold.inert import printable
 from tenfold.ledger.row import COLUMNS, NO_ROW, Entry, Record, Row, entry_of, row_sha256, stored_values
 from tenfold.ledger.verify import chain_problems
@@ -55,9 +56,7 @@ def default_ledger_path() -> Path:
     stated = os.environ.get("TENFOLD_LEDGER")
     if stated:
         return Path(stated).expanduser()
-    data_home = os.environ.get("XDG_DATA_HOME", "")
-    folder = Path(data_home) if Path(data_home).is_absolute() else Path.home() / ".local" / "share"
-    return folder / "tenfold" / "ledger.sqlite"
+    return data_folder() / "ledger.sqlite"
 
 
 class Ledger:

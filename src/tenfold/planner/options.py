@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Literal, get_args
+
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize
+from tenfold.cuts.quantize import StorageName
 from tenfold.machine import find_compiler
 from tenfold.recipe import Recipe
 from tenfold.recipe.schema import CheckpointWish, FuseWish, LoraWish, PackWish, QuantizeWish
@@ -21,12 +25,21 @@ def fine_tune_options(recipe: Recipe) -> tuple[Option, ...]:
 
 
 def quantize_options(recipe: Recipe) -> tuple[Option, ...]:
-    """Off unless forced: what it costs in quality is not measured."""
+    """Off unless forced: what it costs in quality is measured on one small model alone. What a recipe leaves to the
+    planner of a forced one is tried in every way."""
     wish = recipe.cuts.quantize
     if wish in ("auto", False):
         return (None,)
     settings = wish if isinstance(wish, QuantizeWish) else QuantizeWish()
-    return (Quantize(settings.storage, settings.compute, settings.keep),)
+    storages = get_args(StorageName) if settings.storage == "auto" else (settings.storage,)
+    computed = ("bf16", "fp8") if settings.compute == "auto" else (settings.compute,)
+    kept = (False, True) if settings.keep is None else (settings.keep,)
+    return tuple(Quantize(storage, compute, keep) for storage, compute, keep in product(storages, computed, kept))
+
+
+def optimizer_options(recipe: Recipe) -> tuple[Literal["adamw", "adamw_8bit"], ...]:
+    """What the recipe names, or both."""
+    return ("adamw", "adamw_8bit") if recipe.train.optimizer == "auto" else (recipe.train.optimizer,)
 
 
 def lora_options(recipe: Recipe) -> tuple[Option, ...]:

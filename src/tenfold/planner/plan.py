@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from tenfold.durable import write_file
 from tenfold.errors import InputError
+from tenfold.job import process_seconds
 from tenfold.recipe import Recipe
 
 
@@ -24,18 +25,33 @@ class Prediction(_Value):
     tokens: float
     """Trained, padding left out."""
     peak_bytes: float
+    peak_moment: str
+    """The moment of a step at which it holds most."""
     bytes_by_kind: dict[str, float]
+    """What it holds then; their sum is `peak_bytes`."""
     flops_by_part: dict[str, float]
+    work: dict[str, float]
+    """What its steps do, in the units that machines have rates for: job.Work."""
     seconds_by_part: dict[str, float]
     total_seconds: float
+    """From the first billed second to the last."""
+    billed_seconds: float
+    """In whole billing units."""
     usd: float | None
+    kwh: float | None
+    grams_co2e: float | None
     error: float
     """Relative half-width: seconds and dollars may be off by so much."""
 
     @property
     def train_seconds(self) -> float:
-        """Seconds of the steps alone."""
-        return self.seconds_by_part["train"]
+        """Seconds of the steps, the first of which compile."""
+        return self.seconds_by_part["train"] + self.seconds_by_part["compile"]
+
+    @property
+    def process_seconds(self) -> float:
+        """What the run's own process spends; the rest is the machine's set-up, and what interruptions cost."""
+        return process_seconds(self.seconds_by_part)
 
 
 class ShapeOnPaper(_Value):
@@ -73,6 +89,10 @@ class MachineOnPaper(_Value):
     tier: str
     price_source: str
     price_date: date | None
+    price_doubt: str
+    """Why the price may no longer hold; empty if it is fresh or the user's own."""
+    hours_between_interruptions: float | None
+    terms_source: str
     guessed: bool
     """Its efficiency is a guess, not a measurement."""
     efficiency_source: str
@@ -85,13 +105,26 @@ class MachineOnPaper(_Value):
 
 
 class RunnerUp(_Value):
-    """The best way on another machine, or with other cuts."""
+    """Another way: the best on another machine, or with other cuts, or faster for more dollars."""
 
     machine: str
     cuts: tuple[str, ...]
     total_seconds: float
     usd: float | None
     peak_bytes: float
+    guessed: bool = False
+    """The machine's speed is a guess."""
+
+
+class OnMachine(_Value):
+    """The cheapest way on one kind of machine, and what it holds at its peak."""
+
+    machine: str
+    memory_bytes: int
+    bytes_by_kind: dict[str, float]
+    total_seconds: float
+    usd: float | None
+    chosen: bool
 
 
 class Rejected(_Value):
@@ -113,15 +146,32 @@ class Plan(_Value):
     cuts: tuple[dict[str, Any], ...]
     micro_batch_size: Annotated[int, Field(ge=1)]
     """Rows per micro-batch of the padded layout; unused when packed."""
+    optimizer: Literal["adamw", "adamw_8bit"]
+    save_every_steps: Annotated[int, Field(ge=1)] | None
+    """The recipe's; else what keeps the expected cost of interruptions least, on a machine that may be taken away."""
     prediction: Prediction
     considered: int
     runners_up: tuple[RunnerUp, ...]
     rejected: tuple[Rejected, ...]
     why: tuple[str, ...]
+    front: tuple[RunnerUp, ...]
+    """No other way beats one of these in both dollars and hours; cheapest first, the chosen one's equal included."""
+    buys: tuple[str, ...]
+    """What one more dollar, or one more hour, would buy."""
+    by_machine: tuple[OnMachine, ...]
+    """Every kind of machine on which something fits, cheapest first."""
+    notes: tuple[str, ...]
+    """What has to be known besides: stale prices, guesses, what an imported configuration asked for in vain."""
     naive: Prediction
     """transformers.Trainer with its defaults, predicted: all weights, 8 padded rows a step, the recipe's epochs."""
     from_scratch: Prediction
     """Training the same model from noise on 20 tokens per parameter, computed."""
+
+    @property
+    def settled(self) -> Recipe:
+        """The recipe with what the plan settled in its place: optimizer and saved states."""
+        update = {"optimizer": self.optimizer, "save_every_steps": self.save_every_steps}
+        return self.recipe.model_copy(update={"train": self.recipe.train.model_copy(update=update)})
 
     def write(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""

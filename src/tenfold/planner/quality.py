@@ -85,14 +85,16 @@ def owes_quality(cut: Cut | type[Cut]) -> bool:
 def withhold(recipe: Recipe, evidence: QualityEvidence) -> tuple[Recipe, Mapping[str, str]]:
     """The recipe with every approximate cut turned off that is left open and has no evidence for it; and why each is.
 
-    To name a cut in the recipe is consent, and needs no evidence.
+    To name a cut in the recipe is consent, and needs no evidence. Where the recipe asks for a quality, one measurement
+    of harm is enough to leave a cut out; else some harmless one among them lets it in.
     """
+    has_floor = recipe.quality is not None
     reasons = {
         kind.name: reason
         for kind in CUTS
         if owes_quality(kind)
         and getattr(recipe.cuts, kind.name) == "auto"
-        and (reason := _objection(evidence.rows(kind.name, recipe.task), recipe.task))
+        and (reason := _objection(evidence.rows(kind.name, recipe.task), recipe.task, has_floor))
     }
     return _switch(recipe, reasons, False), reasons
 
@@ -110,11 +112,17 @@ def measured_text(cut: Cut, task: Task, evidence: QualityEvidence) -> str:
     return f"; {_texts(rows)}" if rows else f"; quality not measured for task {task}"
 
 
-def _objection(rows: tuple[QualityMeasured, ...], task: Task) -> str:
+def _objection(rows: tuple[QualityMeasured, ...], task: Task, has_floor: bool) -> str:
     """Why a cut with these rows is not chosen without consent; empty if it may be."""
     if not rows:
         return f"its quality is not measured for task {task}"
-    return f"it is measured to cost quality: {_texts(rows)}" if all(row.is_harm for row in rows) else ""
+    harmful = [row.is_harm for row in rows]
+    if all(harmful):
+        return f"it is measured to cost quality: {_texts(rows)}"
+    if has_floor and any(harmful):
+        harm = tuple(row for row in rows if row.is_harm)
+        return f"a quality is asked for, and it is measured to cost some: {_texts(harm)}"
+    return ""
 
 
 def _texts(rows: tuple[QualityMeasured, ...]) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_paper
-from tenfold.job import Job, peak_bytes, seconds_by_part, usd_of
-from tenfold.job.memory import MARGIN
+from tenfold.job import Job
 from tenfold.planner.quality import QualityEvidence, measured_text
 from tenfold.planner.way import TIE, Way
+from tenfold.planner.ways import count, price_way, room_bytes
 from tenfold.recipe import Task
 
 
@@ -39,7 +39,7 @@ def _on(best: Way, cut: Cut, others: Sequence[Way]) -> str:
     without = min((way for way in others if not way.has(cut.name)), key=lambda way: way.cost, default=None)
     if without is None:
         without = _priced(best.job, [other for other in best.cuts if other != cut])
-        if without.peak_bytes > best.job.machine.memory_bytes * (1 - MARGIN):
+        if without.peak_bytes > room_bytes(best.job.machine):
             return f"{cut.name} on: without it {_difference(best, without)}, more than this machine has"
     return f"{cut.name} on: without it {_difference(best, without)}"
 
@@ -49,7 +49,7 @@ def _off(best: Way, cut: Cut, others: Sequence[Way], withheld: Mapping[str, str]
     if same.job == best.job:
         return f"{cut.name} off: it would change nothing here"
     if isinstance(cut, Checkpoint):
-        room = best.job.machine.memory_bytes * (1 - MARGIN) - best.peak_bytes
+        room = room_bytes(best.job.machine) - best.peak_bytes
         return f"checkpoint off: fits with {room / 1e9:.1f} GB to spare; with it {_difference(best, same)}"
     if isinstance(cut, Quantize):
         saved = _difference(best, same)
@@ -66,9 +66,7 @@ def _off(best: Way, cut: Cut, others: Sequence[Way], withheld: Mapping[str, str]
 
 
 def _priced(job: Job, cuts: Sequence[Cut]) -> Way:
-    changed = on_paper(cuts, job.uncut())
-    seconds = sum(seconds_by_part(changed).values())
-    return Way(changed, tuple(cuts), peak_bytes(changed), seconds, usd_of(changed, seconds))
+    return price_way(count(on_paper(cuts, job.uncut()), tuple(cuts)), job.machine)
 
 
 def _defaults(job: Job, checkpoints: Sequence[Cut | None]) -> tuple[Cut, ...]:

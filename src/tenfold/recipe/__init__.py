@@ -1,6 +1,7 @@
 """What is wanted: strict wishes, read from YAML with the line of every mistake."""
 
 from tenfold.recipe.load import load_recipe, parse_recipe, recipe_from_dict
+from tenfold.recipe.machines import ElectricityWish, MachineWish, Tier
 from tenfold.recipe.schema import (
     BaselineWish,
     Budget,
@@ -11,7 +12,6 @@ from tenfold.recipe.schema import (
     Extent,
     FuseWish,
     LoraWish,
-    MachineWish,
     Metric,
     ModelWish,
     Output,
@@ -19,7 +19,6 @@ from tenfold.recipe.schema import (
     QualityWish,
     Recipe,
     Task,
-    Tier,
     Tracker,
     TrainWish,
 )
@@ -32,6 +31,7 @@ __all__ = [
     "Columns",
     "Cuts",
     "DataWish",
+    "ElectricityWish",
     "Extent",
     "FuseWish",
     "LoraWish",

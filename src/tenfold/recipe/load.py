@@ -29,6 +29,11 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     problem.
     """
     path = Path(path)
+    return _parse(read_text(path), printable(str(path)), overrides, path.absolute().parent, path.stem)
+
+
+def read_text(path: Path) -> str:
+    """The text of a YAML file. Raises InputError if there is none."""
     source = printable(str(path))
     try:
         if not path.is_file():
@@ -38,7 +43,7 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
     except (OSError, ValueError) as error:  # ValueError: a null character in the name
         reason = error.strerror if isinstance(error, OSError) else "not a file name"
         raise InputError(f"{source}: cannot be read: {reason}") from None
-    return _parse(decode(content, source), source, overrides, path.absolute().parent, path.stem)
+    return decode(content, source)
 
 
 def parse_recipe(text: str, source: str = "recipe.yaml", overrides: Sequence[str] = ()) -> Recipe:
@@ -46,11 +51,13 @@ def parse_recipe(text: str, source: str = "recipe.yaml", overrides: Sequence[str
     return _parse(text, printable(source), overrides, None, Path(source).stem)
 
 
-def recipe_from_dict(settings: Mapping[str, Any]) -> Recipe:
+def recipe_from_dict(settings: Mapping[str, Any], overrides: Sequence[str] = ()) -> Recipe:
     """The recipe in a mapping with a recipe's keys, aliases included. Paths stay as they are. Raises InputError."""
     canonical = Canonical()
     canonical.read(_locate(settings, IN_PYTHON, 0))
-    return _finish(canonical, IN_PYTHON, "recipe")
+    for override in overrides:
+        canonical.lay_over(_read_override(override))
+    return finish(canonical, IN_PYTHON, "recipe")
 
 
 def _parse(text: str, source: str, overrides: Sequence[str], folder: Path | None, name: str) -> Recipe:
@@ -61,11 +68,16 @@ def _parse(text: str, source: str, overrides: Sequence[str], folder: Path | None
     if root.entries is None:
         raise InputError(f"{root.place}: found {show(root.value)}, expected keys and values, e.g. task: classify")
     canonical.read(root)
+    overlaid(canonical, overrides, folder)
+    return finish(canonical, Place(source), name)
+
+
+def overlaid(canonical: Canonical, overrides: Sequence[str], folder: Path | None) -> None:
+    """Lay the overrides over what was read, and place what stands beside the file."""
     for override in overrides:
         canonical.lay_over(_read_override(override))
     if folder is not None:
         place_paths(canonical.leaves, folder)
-    return _finish(canonical, Place(source), name)
 
 
 def _read_override(override: str) -> Canonical:
@@ -97,7 +109,7 @@ def _locate(value: object, place: Place, depth: int) -> Located:
     return Located(str(value) if isinstance(value, Path) else value, place)
 
 
-def _finish(canonical: Canonical, source: Place, name: str) -> Recipe:
+def finish(canonical: Canonical, source: Place, name: str) -> Recipe:
     """Check the values against the schema; raise all problems, or return the recipe."""
     if ("output", "folder") not in canonical.leaves:
         safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:100] or "recipe"

@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     StrictBool,
@@ -21,31 +19,14 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from tenfold.recipe.contradictions import find_contradictions
+from tenfold.recipe.machines import MachineWish
+from tenfold.recipe.wish import LEAST_USD, Count, Rows, Share, Text, Texts, Tokens, Wish, as_list
 
 Task = Literal["classify", "sft", "text"]
 Metric = Literal["loss", "perplexity", "accuracy", "macro_f1"]
-Tier = Literal["on_demand", "spot", "community"]
 Extent = Literal["off", "sample", "full"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
-
-Text = Annotated[
-    str,
-    Field(strict=True, min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"),
-]
-"""One line with something in it: names and paths, which end up in messages and file names."""
-Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
-Rows = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-Tokens = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
-Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
 Switch = Literal["auto"] | StrictBool
-
-LEAST_USD = 1e-6
-"""The unit of the ledger, a millionth of a dollar."""
-
-
-def _as_list(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
 
 
 def _as_switch(value: object) -> object:
@@ -59,13 +40,7 @@ def _as_quantize(value: object) -> object:
 
 
 def _as_targets(value: object) -> object:
-    return value if value == "all-linear" else _as_list(value)
-
-
-class Wish(BaseModel):
-    """Base of all parts of a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    return value if value == "all-linear" else as_list(value)
 
 
 class ModelWish(Wish):
@@ -88,10 +63,10 @@ class Columns(Wish):
 class DataWish(Wish):
     """What to train and evaluate on."""
 
-    train: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)] = Field(
+    train: Annotated[Texts, BeforeValidator(as_list, json_schema_input_type=Text | Texts)] = Field(
         description="Files (.jsonl, .json, .csv, .parquet) or Hugging Face dataset ids.", examples=["train.jsonl"]
     )
-    eval: Annotated[Texts | None, BeforeValidator(_as_list, json_schema_input_type=Text | Texts | None)] = Field(
+    eval: Annotated[Texts | None, BeforeValidator(as_list, json_schema_input_type=Text | Texts | None)] = Field(
         default=None, description="Files or dataset ids to evaluate on; else a share of the training rows is held out."
     )
     eval_fraction: Share = Field(
@@ -138,30 +113,6 @@ class QualityWish(Wish):
     )
 
 
-class MachineWish(Wish):
-    """Which computers may be used."""
-
-    name: Text | Texts = Field(
-        default="local",
-        description="local (this computer), auto (any of the catalogue), a name of the catalogue, or a list of names.",
-    )
-    usd_per_hour: float | None = Field(
-        default=None,
-        strict=True,
-        ge=LEAST_USD,
-        le=1e6,
-        description="Your own price, instead of the catalogue's.",
-        examples=[2.5],
-    )
-    provider: Text | None = Field(default=None, description="Only machines of this provider.")
-    tier: Tier = Field(default="on_demand", description="Kind of price; spot machines can be taken away.")
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """`name` as a list."""
-        return (self.name,) if isinstance(self.name, str) else self.name
-
-
 class LoraWish(Wish):
     """Settings of the cut lora."""
 
@@ -180,14 +131,16 @@ class LoraWish(Wish):
 class QuantizeWish(Wish):
     """Settings of the cut quantize."""
 
-    storage: Literal["nf4", "int8", "fp8"] = Field(
-        default="nf4", description="How frozen weights are kept: 4.1 bits (nf4, double quantization), or 8."
+    storage: Literal["nf4", "int8", "fp8", "auto"] = Field(
+        default="nf4",
+        description="How frozen weights are kept: 4.1 bits (nf4, double quantization), or 8; auto: what is cheapest.",
     )
-    compute: Literal["bf16", "fp8"] = Field(
+    compute: Literal["bf16", "fp8", "auto"] = Field(
         default="bf16", description="What products with them are computed in; fp8 needs compute capability 8.9."
     )
-    keep: bool = Field(
-        default=False, description="Keep in memory what the products take: faster, and larger than the storage alone."
+    keep: bool | None = Field(
+        default=False,
+        description="Keep in memory what products take: faster, and larger than the storage alone; null: if it pays.",
     )
 
 
@@ -288,8 +241,9 @@ class TrainWish(Wish):
     )
     beta1: Share = Field(default=0.9, description="AdamW's decay of the mean of gradients.")
     beta2: Share = Field(default=0.999, description="AdamW's decay of the mean of squared gradients.")
-    optimizer: Literal["adamw", "adamw_8bit"] = Field(
-        default="adamw", description="AdamW, or the same with its moments in 8 bits: for full fine-tuning."
+    optimizer: Literal["adamw", "adamw_8bit", "auto"] = Field(
+        default="adamw",
+        description="AdamW, or the same with its moments in 8 bits, for full fine-tuning; auto: what is cheaper.",
     )
     epsilon: float = Field(default=1e-8, strict=True, gt=0, le=1, description="AdamW's term against division by zero.")
     max_grad_norm: float | None = Field(

@@ -121,17 +121,19 @@ def _measurements(plan: Plan, run: Run) -> tuple[Measured, ...]:
     foretold, progress, meter = plan.prediction, run.progress, run.meter
     peak_bytes = foretold.peak_bytes
     if plan.machine.vendor_kind == "cuda":
-        # The meter reads torch's allocator there, which does not see the CUDA context that fills the GPU beside it.
-        peak_bytes -= foretold.bytes_by_kind["context"]
+        # The meter reads what torch has allocated there: not the CUDA context, nor what torch holds and has not given.
+        peak_bytes -= foretold.bytes_by_kind["libraries"] + foretold.bytes_by_kind["fragmentation"]
+    price = plan.machine.usd_per_hour
+    usd = None if price is None else foretold.process_seconds / 3600 * price
     rows: list[tuple[QuantityName, Unit, float | None, float | None]] = [
         ("peak_memory_bytes", "bytes", peak_bytes, meter.peak_bytes),
         ("idle_memory_bytes", "bytes", None, meter.idle_bytes),
         ("train_seconds", "seconds", foretold.train_seconds, progress.train_seconds),
-        ("wall_seconds", "seconds", foretold.total_seconds, meter.wall_seconds),
+        ("wall_seconds", "seconds", foretold.process_seconds, meter.wall_seconds),
         ("steps", "steps", foretold.steps, progress.step),
         ("tokens", "tokens", foretold.tokens, progress.tokens),
         ("loss_tokens", "tokens", None, progress.loss_tokens),
-        ("usd", "usd", foretold.usd, meter.usd),
+        ("usd", "usd", usd, meter.usd),
     ]
     return tuple(
         Measured(name=name, unit=unit, predicted=_float(predicted), measured=_float(measured))

@@ -38,7 +38,7 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
     Raises BudgetReached, Preempted or Interrupted after saving a checkpoint, NotFinite before a poisoned update,
     OutOfMemory, or InputError; the receipt of an unfinished run is written all the same.
     """
-    recipe = plan.recipe
+    recipe = plan.settled
     folder = Path(recipe.output.folder)
     started_at = datetime.now(UTC)
     _check_possible(plan)
@@ -103,7 +103,7 @@ def device_of(plan: Plan) -> torch.device:
 
 def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Observer]) -> Run:
     """Tokenise, build the rig, apply the cuts, and find the checkpoint to continue from."""
-    recipe = plan.recipe
+    recipe = plan.settled
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     source = Source(recipe.model.name, recipe.model.revision)

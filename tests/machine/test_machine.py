@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 import pytest
 
-from tenfold import machine as module
 from tenfold.errors import InputError
 from tenfold.machine import (
     catalogue,
@@ -27,6 +26,7 @@ from tenfold.machine import (
     flops_per_cycle,
     local_machine,
 )
+from tenfold.machine import local as module
 from tenfold.recipe import MachineWish
 
 
@@ -227,7 +227,7 @@ def test_your_own_price_replaces_the_catalogues() -> None:
         ({"name": "H100"}, "did you mean 'H100 PCIe' or 'H100 NVL' or 'H100 SXM'?"),
         ({"name": "H20O SXM"}, "did you mean 'H200 SXM'?"),
         ({"name": "abacus"}, "which the catalogue does not know"),
-        ({"name": "H200 SXM", "provider": "Nobody"}, "no on_demand price for H200 SXM at Nobody"),
+        ({"name": "H200 SXM", "provider": "Nobody"}, "no on_demand price is known for H200 SXM at Nobody"),
         ({"name": "L40", "tier": "spot"}, "set machine.usd_per_hour to your own"),
     ],
 )

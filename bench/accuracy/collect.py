@@ -1,0 +1,40 @@
+"""Rows of one benchmark in one file, added as they finish: what was measured is never measured twice."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
+from measure import machine
+
+
+class Collection:
+    """The rows of a results file."""
+
+    def __init__(self, path: Path, benchmark: str) -> None:
+        self.path = path
+        self.body: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+        self.body.setdefault("benchmark", benchmark)
+        self.body.setdefault("machine", machine())
+        self.body.setdefault("rows", [])
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """All rows so far."""
+        return self.body["rows"]
+
+    def missing(self, names: Sequence[str]) -> list[str]:
+        """Those of `names` that have no row without an error."""
+        done = {row["name"] for row in self.rows if "error" not in row}
+        return [name for name in names if name not in done]
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Keep a row, in the place of an earlier one of its name."""
+        self.body["rows"] = [other for other in self.rows if other["name"] != row["name"]] + [row]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.body, indent=1) + "\n")

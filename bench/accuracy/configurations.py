@@ -1,0 +1,117 @@
+"""What is measured beside its prediction: shapes, rows and cuts, each under a name that never changes its meaning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+LORA: dict[str, Any] = {"rank": 16, "alpha": 32}
+OFF: dict[str, Any] = {"fine_tune": True, "quantize": False, "checkpoint": False, "pack": False, "fuse": False}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One run: everything that its recipe forces."""
+
+    name: str
+    shape: str
+    task: str
+    lengths: str
+    """As rows.lengths_of reads it; "own" are the rows that belong to the model."""
+    batch_rows: int
+    cuts: dict[str, Any]
+    train: dict[str, Any] = field(default_factory=dict[str, Any])
+    changes: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Of the shape's config.json."""
+    steps: int = 12
+
+    @property
+    def group(self) -> str:
+        """What is left out together when coefficients are fitted: all configurations of one shape."""
+        return self.shape
+
+    @property
+    def recipe(self) -> str:
+        """Configurations of one recipe differ in cuts alone: they are alternatives to choose from."""
+        fixed = {name: value for name, value in self.train.items() if name not in ("optimizer", "micro_batch_size")}
+        return f"{self.shape} {self.changes.get('num_hidden_layers', '')} {self.lengths} {self.batch_rows} {fixed}"
+
+    def sections(self) -> dict[str, Any]:
+        """The sections cuts and train of the recipe."""
+        micro = {"micro_batch_size": self.batch_rows} if not self.cuts.get("pack") else {}
+        train = {"max_steps": self.steps, "batch_size": self.batch_rows, "log_every_steps": 1, **micro, **self.train}
+        return {"cuts": {**OFF, "lora": False, **self.cuts}, "train": train}
+
+
+def pack(tokens: int) -> dict[str, Any]:
+    """The cut pack at one size."""
+    return {"pack": {"tokens": tokens}}
+
+
+FUSE: dict[str, Any] = {"fuse": {"compile": False}}
+COMPILE: dict[str, Any] = {"fuse": {"compile": True}}
+TUNE: dict[str, Any] = {"lora": LORA}
+FULL: dict[str, Any] = {"lora": False}
+HALF: dict[str, Any] = {"checkpoint": "full"}
+
+
+def small(layers: int, vocabulary: int = 32768) -> dict[str, Any]:
+    """A real shape's width with few layers and a smaller vocabulary, for two cores."""
+    return {"num_hidden_layers": layers, "vocab_size": vocabulary}
+
+
+MINI, BANK = "minilm", "own"
+CPU = (
+    Configuration("minilm lora pack 512", MINI, "classify", BANK, 32, {**TUNE, **pack(512)}, steps=24),
+    Configuration("minilm lora padded 8", MINI, "classify", BANK, 32, TUNE, {"micro_batch_size": 8}, steps=24),
+    Configuration("minilm lora padded 32 repeated", MINI, "classify", BANK, 32, {**TUNE, **HALF}, steps=24),
+    Configuration("minilm lora pack 2048", MINI, "classify", BANK, 32, {**TUNE, **pack(2048)}, steps=24),
+    Configuration("minilm full padded 32", MINI, "classify", BANK, 32, FULL, steps=24),
+    Configuration("minilm full pack 1024", MINI, "classify", BANK, 32, {**FULL, **pack(1024)}, steps=24),
+    Configuration("minilm lora pack 512 f32", MINI, "classify", BANK, 32, {**TUNE, **pack(512)}, {"dtype": "float32"},
+                  steps=24),
+    Configuration("classics lora pack 1024 fuse", "classics", "sft", "own", 8, {**TUNE, **FUSE, **pack(1024)}),
+    Configuration("classics lora padded 4", "classics", "sft", "own", 8, TUNE, {"micro_batch_size": 4}),
+    Configuration("classics lora padded 8 fuse", "classics", "sft", "own", 8, {**TUNE, **FUSE}),
+    Configuration("classics full pack 2048 fuse", "classics", "sft", "own", 8, {**FULL, **FUSE, **pack(2048)}),
+    Configuration("classics full padded 4 fuse 8bit", "classics", "sft", "own", 8, {**FULL, **FUSE},
+                  {"micro_batch_size": 4, "optimizer": "adamw_8bit"}),
+    Configuration("classics lora pack 512 fuse f32", "classics", "sft", "own", 8, {**TUNE, **FUSE, **pack(512)},
+                  {"dtype": "float32"}),
+    Configuration("classics lora padded 8 fuse f32", "classics", "sft", "own", 8, {**TUNE, **FUSE},
+                  {"dtype": "float32"}),
+    Configuration("classics lora pack 2048 fuse repeated", "classics", "sft", "own", 8,
+                  {**TUNE, **FUSE, **HALF, **pack(2048)}),
+    Configuration("classics nf4 lora pack 1024 fuse", "classics", "sft", "own", 8,
+                  {**TUNE, **FUSE, **pack(1024), "quantize": "nf4"}),
+    Configuration("bert lora pack 1024", "bert-base", "classify", "mixed:64", 16, {**TUNE, **pack(1024)},
+                  changes=small(4, 30522), steps=8),
+    Configuration("bert full padded 8", "bert-base", "classify", "mixed:64", 16, FULL, {"micro_batch_size": 8},
+                  changes=small(4, 30522), steps=8),
+    Configuration("bert lora padded 16 f32", "bert-base", "classify", "mixed:64", 16, TUNE, {"dtype": "float32"},
+                  changes=small(4, 30522), steps=8),
+    Configuration("llama lora pack 1024 fuse", "llama-1b", "text", "mixed:180", 8, {**TUNE, **FUSE, **pack(1024)},
+                  changes=small(2), steps=6),
+    Configuration("llama lora padded 2", "llama-1b", "text", "mixed:180", 8, TUNE, {"micro_batch_size": 2},
+                  changes=small(2), steps=6),
+    Configuration("llama full pack 1024 fuse", "llama-1b", "text", "mixed:180", 8, {**FULL, **FUSE, **pack(1024)},
+                  changes=small(2), steps=5),
+    Configuration("llama nf4 lora pack 1024 fuse", "llama-1b", "text", "mixed:180", 8,
+                  {**TUNE, **FUSE, **pack(1024), "quantize": "nf4"}, changes=small(2), steps=5),
+    Configuration("smollm2 lora pack 1024 fuse", "smollm2-360m", "text", "fixed:256", 8, {**TUNE, **FUSE, **pack(1024)},
+                  changes=small(6, 49152), steps=6),
+    Configuration("smollm2 lora padded 4", "smollm2-360m", "text", "fixed:256", 8, TUNE, {"micro_batch_size": 4},
+                  changes=small(6, 49152), steps=6),
+    Configuration("smollm2 lora padded 4 fuse f32", "smollm2-360m", "text", "fixed:256", 8, {**TUNE, **FUSE},
+                  {"micro_batch_size": 4, "dtype": "float32"}, changes=small(6, 49152), steps=5),
+    Configuration("qwen3 lora pack 2048 fuse repeated", "qwen3-0.6b", "text", "mixed:400", 4,
+                  {**TUNE, **FUSE, **HALF, **pack(2048)}, changes=small(3, 32768), steps=6),
+    Configuration("qwen3 lora pack 2048 fuse", "qwen3-0.6b", "text", "mixed:400", 4, {**TUNE, **FUSE, **pack(2048)},
+                  changes=small(3, 32768), steps=6),
+    Configuration("qwen3 full padded 2 fuse", "qwen3-0.6b", "text", "mixed:400", 4, {**FULL, **FUSE},
+                  {"micro_batch_size": 2}, changes=small(3, 32768), steps=5),
+    Configuration("gpt2 lora padded 4", "gpt2", "text", "fixed:384", 4, TUNE, changes={"n_layer": 4}, steps=6),
+    Configuration("gpt2 full padded 2 fuse", "gpt2", "text", "fixed:384", 4, {**FULL, **FUSE}, {"micro_batch_size": 2},
+                  changes={"n_layer": 4}, steps=6),
+)  # fmt: skip
+"""On two cores: two real small models on their own data, and real shapes with few layers."""

@@ -1,0 +1,95 @@
+"""Many configurations in one process on one GPU, each with its own model, memory and compilation.
+
+Between two of them everything is freed, torch's allocator emptied and its peak reset; compiled code is forgotten. So
+peaks and steps are those of the configuration alone, and only Python's imports and CUDA's context are shared.
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+
+from collect import Collection  # noqa: E402
+from gpu_configurations import OnGpu  # noqa: E402
+
+ENOUGH_SECONDS = 1.5
+LONGEST_SECONDS = 40.0
+"""That one configuration is expected to take at most; none is begun with less left."""
+
+
+def measure(
+    collection: Collection, configurations: Sequence[OnGpu], total_seconds: float, started: float, device: str
+) -> None:
+    """Those that have no row yet, as far as time allows; every row is kept at once."""
+    import torch
+
+    from tenfold.machine import local_machine
+
+    machine = local_machine(1.0)
+    collection.body["gpu"] = torch.cuda.get_device_name() if device == "cuda" else "none"
+    collection.body["import_seconds"] = time.perf_counter() - started
+    for configuration in configurations:
+        if configuration.name not in collection.missing([configuration.name]):
+            continue
+        if total_seconds - (time.perf_counter() - started) < LONGEST_SECONDS:
+            print(f"no time left for {configuration.name}", flush=True)
+            break
+        began = time.perf_counter()
+        row = _row(configuration, machine)
+        row["seconds"] = time.perf_counter() - began
+        collection.add(row)
+        print(_line(row), flush=True)
+        _forget()
+
+
+def _row(configuration: OnGpu, machine: Any) -> dict[str, Any]:
+    """Measured, or the reason why not."""
+    from tenfold.calibrate.probe import run_probe
+
+    probe = configuration.probe
+    compiles = any(getattr(cut, "compile", False) for cut in probe.cuts)
+    row: dict[str, Any] = {
+        "name": configuration.name,
+        "shape": configuration.shape,
+        "recipe": configuration.recipe,
+        "config": dict(probe.config),
+        "task": probe.task,
+        "lengths": list(probe.lengths),
+        "cuts": [cut.to_dict() for cut in probe.cuts],
+        "micro_rows": probe.micro_rows,
+        "optimizer": probe.optimizer,
+    }
+    try:
+        timed = run_probe(probe, machine, ENOUGH_SECONDS, warm_steps=4 if compiles else 2)
+    except BaseException as error:
+        return row | {"error": f"{type(error).__name__}: {error}"[:600]}
+    return row | {"measured": asdict(timed)}
+
+
+def _forget() -> None:
+    """Give back what the last configuration held, on the device and in the compiler."""
+    import torch
+
+    torch._dynamo.reset()
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _line(row: dict[str, Any]) -> str:
+    found = row.get("measured")
+    if found is None:
+        return f"{row['name']}: FAILED {row['error'][:200]}"
+    peak = (found["peak_bytes"] or 0) / 1e9
+    steps = sorted(found["step_seconds"])
+    return (
+        f"{row['name']}: {1000 * steps[len(steps) // 2]:,.0f} ms, {peak:.2f} GB allocated,"
+        f" first {found['first_step_seconds']:.1f} s, {row['seconds']:.0f} s in all"
+    )

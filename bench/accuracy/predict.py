@@ -1,0 +1,139 @@
+"""Rows of a results file as jobs on paper: what the planner foretells of them today, without running anything."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from configurations import Configuration
+
+from tenfold.calibrate.probe import Probe
+from tenfold.cuts import cut_from_dict
+from tenfold.job import Job, Work, evaluation_work, peak_moment, seconds_on, training_work
+from tenfold.job.fit import Observation, fit_efficiency
+from tenfold.job.seconds import process_seconds
+from tenfold.machine import Efficiency, Machine, gpus, local_machine
+from tenfold.planner.options import (
+    checkpoint_options,
+    fine_tune_options,
+    fuse_options,
+    lora_options,
+    pack_options,
+    quantize_options,
+)
+from tenfold.planner.search import dense_job
+from tenfold.planner.ways import fold
+from tenfold.recipe import recipe_from_dict
+from tenfold.shape import shape_from_config
+from tenfold.shape.shape import Stored
+from tenfold.workload import Workload
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measured configuration and what is counted of it."""
+
+    row: dict[str, Any]
+    job: Job
+    work: Work
+    """Of one step."""
+
+    @property
+    def name(self) -> str:
+        return self.row["name"]
+
+    @property
+    def group(self) -> str:
+        """Configurations of one shape: rates are fitted without all of them together."""
+        return self.row.get("shape") or self.row["configuration"]["shape"]
+
+    @property
+    def recipe(self) -> str:
+        return self.row.get("recipe") or Configuration(**self.row["configuration"]).recipe
+
+    @property
+    def step_seconds(self) -> float:
+        """The median step once warm; by tokens where steps differ."""
+        steps = self.row["measured"]["step_seconds"]
+        return statistics.median(steps if "lengths" in self.row else steps[1:])
+
+    @property
+    def peak_bytes(self) -> float:
+        return self.row["measured"]["peak_bytes"]
+
+    @property
+    def predicted_peak_bytes(self) -> float:
+        """As measured: on a GPU what torch has allocated."""
+        kinds = peak_moment(self.job).bytes_by_kind
+        unseen = ("libraries", "fragmentation") if self.job.machine.vendor_kind == "cuda" else ()
+        return sum(size for kind, size in kinds.items() if kind not in unseen)
+
+    def predicted_step_seconds(self, efficiency: Efficiency) -> float:
+        from tenfold.job import work_seconds
+
+        return work_seconds(self.work, self.job.machine, efficiency)
+
+    def predicted_wall_seconds(self, efficiency: Efficiency) -> float:
+        machine = replace(self.job.machine, efficiency=efficiency)
+        return process_seconds(seconds_on(self.job, machine, training_work(self.job), evaluation_work(self.job)))
+
+
+def cases(body: dict[str, Any]) -> list[Case]:
+    """Every row that was measured."""
+    rows = [row for row in body["rows"] if "measured" in row]
+    if body["benchmark"].endswith("gpu"):
+        machine = next((one for one in gpus().values() if one.device == body.get("gpu")), None) or local_machine()
+        jobs = [_probe_job(row, replace(machine, here=True)) for row in rows]
+    else:
+        here = local_machine()
+        jobs = [_recipe_job(row, here) for row in rows]
+    return [Case(row, job, _per_step(job)) for row, job in zip(rows, jobs, strict=True)]
+
+
+def _per_step(job: Job) -> Work:
+    whole = training_work(job)
+    return Work(**{name: value / job.steps for name, value in vars(whole).items()})
+
+
+def _probe_job(row: dict[str, Any], machine: Machine) -> Job:
+    cuts = tuple(cut_from_dict(cut) for cut in row["cuts"])
+    probe = Probe(
+        row["name"], row["config"], row["task"], tuple(row["lengths"]), cuts, row["micro_rows"], row["optimizer"]
+    )
+    return probe.job(machine)
+
+
+def _recipe_job(row: dict[str, Any], here: Machine) -> Job:
+    """The job that the planner priced when the row was measured: all settings are forced, none is left to choose."""
+    configuration = Configuration(**row["configuration"])
+    told = row["workload"]
+    lengths = tuple((length, count) for length, count in told["lengths"])
+    workload = Workload(lengths, told["loss_tokens"], told["evaluation_tokens"], told["labels"])
+    stored = Stored(row["stored"]["parameters"], row["stored"]["bytes"], row["stored"]["dtype"])
+    shape = shape_from_config(configuration.shape, row["config"], None, stored)
+    recipe = recipe_from_dict(
+        {"model": "m", "task": configuration.task, "data": {"train": "rows.jsonl"}, **configuration.sections()}
+    )
+    dense = dense_job(recipe, shape, workload, here.computing_in(recipe.train.dtype))
+    dense = replace(dense, micro_rows=recipe.train.micro_batch_size or recipe.train.batch_size)
+    options = (
+        *fine_tune_options(recipe),
+        *quantize_options(recipe),
+        *lora_options(recipe),
+        *pack_options(recipe, workload),
+        *fuse_options(recipe),
+        *checkpoint_options(recipe, shape.layers),
+    )
+    return fold(options, dense)[0]
+
+
+def without_group(every: Sequence[Case], group: str, prior: Machine, dtype: str) -> Efficiency:
+    """Rates fitted to all cases of a number format but those of one shape."""
+    seen = [
+        Observation(case.work, case.step_seconds)
+        for case in every
+        if case.group != group and case.job.machine.dtype == dtype
+    ]
+    return fit_efficiency(prior, seen, prior_width=1.0)

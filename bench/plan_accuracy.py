@@ -1,0 +1,71 @@
+"""Predictions beside measurements: collected on a CPU or a GPU, rates fitted, docs/plan-accuracy.md written.
+
+python bench/plan_accuracy.py cpu [--minutes 4]      # measure what has no row yet, stop in time; again to go on
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE / "accuracy"))
+
+from collect import Collection  # noqa: E402
+from configurations import CPU  # noqa: E402
+
+from measure import RESULTS  # noqa: E402
+
+MOST_DISTURBED = 0.08
+"""Cores that other processes, or the host, may keep busy on average while a leg runs; else it is measured again."""
+
+LEG_SECONDS = 100.0
+"""No leg takes longer; none is begun with less left than the longest so far."""
+
+
+def measure_cpu(arguments: argparse.Namespace) -> None:
+    """The configurations of CPU that have no row yet, each in processes of its own."""
+    collection = Collection(arguments.out, "plan-accuracy-cpu")
+    collection.body.setdefault("date", datetime.date.today().isoformat())
+    started, longest = time.perf_counter(), 15.0
+    for name in collection.missing([one.name for one in CPU]):
+        if time.perf_counter() - started + longest > 60 * arguments.minutes:
+            break
+        leg_started = time.perf_counter()
+        out = Path(arguments.work) / "row.json"
+        command = [sys.executable, str(HERE / "accuracy" / "cpu_leg.py"), name, str(arguments.work), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LEG_SECONDS, check=False)
+        seconds = time.perf_counter() - leg_started
+        longest = max(longest, seconds)
+        if done.returncode != 0:
+            row = {"name": name, "error": done.stderr.strip()[-1500:]}
+        else:
+            row = json.loads(out.read_text())
+            if row["others_busy_cores"] > MOST_DISTURBED:
+                row = {"name": name, "error": f"disturbed: others kept {row['others_busy_cores']:.2f} cores busy"}
+        collection.add(row)
+        print(f"{name}: {seconds:.0f} s {row.get('error', '')[-200:]}", flush=True)
+    left = collection.missing([one.name for one in CPU])
+    print(f"{len(CPU) - len(left)} of {len(CPU)} measured: {arguments.out}")
+
+
+def main() -> None:
+    """One of the verbs."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    cpu = verbs.add_parser("cpu")
+    cpu.add_argument("--minutes", type=float, default=4.0)
+    cpu.add_argument("--work", type=Path, default=Path("/tmp/tenfold-accuracy"))
+    cpu.add_argument("--out", type=Path, default=RESULTS / "plan_accuracy_cpu.json")
+    arguments = parser.parse_args()
+    arguments.work.mkdir(parents=True, exist_ok=True)
+    measure_cpu(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Measuring this machine in a minute, and keeping its rates where plans look for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from tenfold.calibrate.probe import run_probe
+from tenfold.calibrate.probes import probes_of
+from tenfold.durable import write_file
+from tenfold.errors import InputError
+from tenfold.job import training_work, work_seconds
+from tenfold.job.fit import Observation, fit_efficiency
+from tenfold.machine import Efficiency, Machine, Overheads, calibration_file, find_compiler
+
+SECONDS = 60.0
+"""All that a calibration may take, imports included."""
+
+ENOUGH_SECONDS = 1.2
+"""Of counted steps for each probe."""
+
+PRIOR_WIDTH = 1.0
+"""Of a rate's logarithm before it is measured here: a factor of 2.7."""
+
+LEAST_ERROR = 0.10
+"""What a prediction may be off by at least, however well the probes are met: their own runs differ by some percent."""
+
+DISK_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured of a machine."""
+
+    device: str
+    efficiency: Efficiency
+    overheads: Overheads
+    probes: tuple[dict[str, Any], ...]
+    """Name, measured seconds, and what the fitted rates say of them."""
+    left_out: tuple[str, ...]
+    """Probes that were not run, and why."""
+
+    def row(self) -> dict[str, Any]:
+        """As it stands in a file."""
+        return {
+            **asdict(self.efficiency),
+            "overheads": asdict(self.overheads),
+            "device": self.device,
+            "probes": list(self.probes),
+            "left_out": list(self.left_out),
+        }
+
+    def write(self) -> Path:
+        """Keep it for the plans to come."""
+        path = calibration_file(self.device)
+        write_file(path, json.dumps(self.row(), indent=1) + "\n")
+        return path
+
+
+def calibrate(machine: Machine, seconds: float = SECONDS, tell: Callable[[str], None] = lambda _: None) -> Calibration:
+    """Time the probes of `machine`, which must be this computer, and fit its rates to them.
+
+    All of it takes at most `seconds` of this process's life. Raises InputError where nothing could be timed.
+    """
+    if not machine.here:
+        raise InputError(f"{machine.name}: only the computer at hand can be measured; run tenfold calibrate there")
+    import_seconds = _import_everything()
+    started = time.monotonic() - import_seconds
+    overheads = replace(machine.overheads, import_seconds=import_seconds, **_disk_rates())
+    observations: list[Observation] = []
+    timed: list[tuple[str, Observation, float]] = []
+    left_out: list[str] = []
+    compiles = machine.vendor_kind == "cuda" and find_compiler("cuda") is not None
+    longest = 0.0
+    for probe in probes_of(machine):
+        needs_compiler = any(getattr(cut, "compile", False) for cut in probe.cuts)
+        left = seconds - (time.monotonic() - started)
+        if needs_compiler and not compiles:
+            left_out.append(f"{probe.name}: there is no C compiler")
+            continue
+        if left < longest + 1.0:
+            left_out.append(f"{probe.name}: no time was left")
+            continue
+        began = time.monotonic()
+        try:
+            found = run_probe(probe, machine, ENOUGH_SECONDS, warm_steps=4 if needs_compiler else 2)
+        except (MemoryError, RuntimeError) as error:  # too small a machine for this one; torch's lack of memory is both
+            left_out.append(f"{probe.name}: {str(error).splitlines()[0][:120]}")
+            continue
+        longest = max(longest, time.monotonic() - began)
+        observation = Observation(training_work(probe.job(machine)), found.seconds)
+        observations.append(observation)
+        timed.append((probe.name, observation, found.first_step_seconds))
+        tell(f"{probe.name}: {1000 * found.seconds:,.1f} ms a step")
+    if not observations:
+        raise InputError(f"{machine.name}: no probe could be timed: {'; '.join(left_out)}")
+    return _fitted(machine, overheads, observations, timed, tuple(left_out))
+
+
+def render_calibration(found: Calibration, path: Path) -> str:
+    """What was measured, for a terminal."""
+    lines = [f"{found.device}: predictions to within {found.efficiency.error:.0%}, kept in {path}", ""]
+    lines += [
+        f"  {probe['name']:<20} {1000 * probe['seconds']:>10,.1f} ms a step   met within {probe['error']:+.1%}"
+        for probe in found.probes
+    ]
+    lines += [f"  left out: {text}" for text in found.left_out]
+    return "\n".join(lines)
+
+
+def _fitted(
+    machine: Machine,
+    overheads: Overheads,
+    observations: list[Observation],
+    timed: list[tuple[str, Observation, float]],
+    left_out: tuple[str, ...],
+) -> Calibration:
+    efficiency = fit_efficiency(machine, observations, PRIOR_WIDTH)
+    met = [work_seconds(one.work, machine, efficiency) / one.seconds - 1 for one in observations]
+    error = max(LEAST_ERROR, 2 * (sum(miss**2 for miss in met) / len(met)) ** 0.5)
+    source = f"tenfold calibrate on this computer, {datetime.now(UTC).date()}, {len(met)} probes"
+    probes = tuple(
+        {"name": name, "seconds": one.seconds, "error": miss, "first_step_seconds": first}
+        for (name, one, first), miss in zip(timed, met, strict=True)
+    )
+    efficiency = replace(efficiency, error=error, guessed=False, source=source)
+    return Calibration(machine.device, efficiency, overheads, probes, left_out)
+
+
+def _import_everything() -> float:
+    """Seconds from this process's start until a run could build its model."""
+    import torch  # noqa: F401  # what is timed
+    from transformers import AutoModelForCausalLM  # noqa: F401
+
+    from tenfold.run.meter import process_age_seconds
+
+    return process_age_seconds()
+
+
+def _disk_rates() -> dict[str, float]:
+    """How fast files are forced to disk, and read and hashed."""
+    content = os.urandom(DISK_BYTES)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "content"
+        began = time.perf_counter()
+        with path.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        written = time.perf_counter() - began
+        began = time.perf_counter()
+        sha256(path.read_bytes()).hexdigest()
+        hashed = time.perf_counter() - began
+    # A saved state is written and hashed; weights are hashed, and read once more to be put in their place.
+    return {
+        "saved_bytes_per_second": DISK_BYTES / (written + hashed),
+        "load_bytes_per_second": DISK_BYTES / (2 * hashed),
+    }

@@ -1,0 +1,249 @@
+"""What the steps of a run do, counted in units that a machine has a rate for. No machine's speed is in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from math import ceil
+
+from tenfold.job.activations import FLOAT32_BYTES, touched_bytes
+from tenfold.job.flops import flops_by_part, frozen_flops
+from tenfold.job.job import Job
+from tenfold.job.launches import block_launches, end_launches, update_launches
+from tenfold.workload import MicroBatch
+
+OPTIMIZER_BYTES_PER_PARAMETER = {"adamw": 40, "adamw_8bit": 254}
+"""AdamW in float32 reads weight, gradient and two moments and writes weight and two moments: seven times four bytes. In
+eight bits it is not one fused operation: reads and writes of run/adam8bit, counted operation by operation, 242. Before
+either the gradient is read for its norm, read and written to be clipped: 12."""
+
+ACCUMULATED_BYTES = 3 * FLOAT32_BYTES
+"""Of adding a gradient to the one before: two reads, one write."""
+
+LOGIT_BYTES = {"whole": 36, "chunked": 44, "compiled": 10}
+"""Reads and writes of each logit. whole, by transformers' loss: product 2, widened 6, log-softmax 8, its gradient 12,
+narrowed 6, two products 2 each. chunked (rig/chunked_loss): product 4, log-sum-exp 12, softmax in place 16, narrowing
+8, two products 4. compiled: product 2, sum 2, gradient 4, products 2."""
+
+DENSE_BYTES = {"fp8": 19.0, "int8": 19.0, "nf4": 18.5}
+"""Of making one weight dense, operation by operation: fp8 and int8 widened 5, scaled 8, narrowed 6; nf4 codes widened
+2.5, looked up 6, scaled 8, narrowed 6, less 4 for what caches hold of the table."""
+
+FP8_ROUNDING_BYTES = 5
+"""Of rounding one bfloat16 number to fp8: read for the largest of its row, read again, written."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Totals over a run's steps."""
+
+    products: float = 0.0
+    """FLOPs of matrix products in the working number format."""
+    fp8_products: float = 0.0
+    depth: float = 0.0
+    """Summed dimensions of all single products, in the units of a number: what their last, half-filled waves cost."""
+    operand_bytes: float = 0.0
+    """Read and written by products."""
+    attention: float = 0.0
+    """FLOPs of attention by the dense kernels without a mask: above the diagonal they compute nothing."""
+    ragged_attention: float = 0.0
+    masked_attention: float = 0.0
+    """FLOPs under a padding mask, above the diagonal too."""
+    streamed_bytes: float = 0.0
+    """Of fused passes: compiled layers, the loss, the update, casts of whole weights."""
+    touched_bytes: float = 0.0
+    """What eager layers keep, once forward and once backward; they move it several times over."""
+    adapter_bytes: float = 0.0
+    """Of the thin products of adapters."""
+    dequantized_bytes: float = 0.0
+    launches: float = 0.0
+    """Operations that the host launches one by one."""
+    micro_batches: float = 0.0
+    steps: float = 0.0
+    tokens: float = 0.0
+    """Laid out by the host."""
+
+    def __add__(self, other: Work) -> Work:
+        return Work(**{one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(Work)})
+
+
+def training_work(job: Job) -> Work:
+    """Of all optimizer steps."""
+    shape, epoch = job.shape, job.epoch
+    repeated = job.recomputed_layers / shape.layers
+    parts = flops_by_part(job)
+    attention_forward = 4.0 * job.attended_pairs * shape.heads * shape.head_dim * shape.layers
+    products = sum(parts.values()) - parts["attention"] - repeated * attention_forward
+    fp8 = frozen_flops(job) if job.computes_fp8 else 0.0
+    passes = 2 + repeated + (0 if job.adapted else 1)
+    every = MicroBatch(0.0, epoch.tokens, job.workload.longest, epoch.tokens, epoch.pairs, job.largest.masked)
+    eager = not _is_compiled(job)
+    touched = job.epochs_trained * touched_bytes(job, every) * (1 + 0.5 * repeated) if eager else 0.0
+    attention = _attention(job, parts["attention"] + repeated * attention_forward)
+    launches = 0.0
+    if not job.steady:  # else a micro-batch is one recorded pass
+        launches = job.micro_batches * (block_launches(job) * shape.layers + end_launches(job))
+    return Work(
+        products=products - fp8,
+        fp8_products=fp8,
+        depth=job.micro_batches * passes * shape.layers * _depth(job),
+        operand_bytes=_operand_bytes(job, job.computed_tokens, job.micro_batches, passes),
+        streamed_bytes=_streamed_bytes(job),
+        touched_bytes=touched,
+        adapter_bytes=_adapter_bytes(job),
+        dequantized_bytes=_dequantized_bytes(job),
+        launches=launches + job.steps * update_launches(job),
+        micro_batches=job.micro_batches,
+        steps=job.steps,
+        tokens=job.tokens_trained,
+        **attention,
+    )
+
+
+def evaluation_work(job: Job) -> Work:
+    """Of all evaluations: forward passes of the held-out rows, in micro-batches like those of training."""
+    tokens = job.evaluations * job.workload.evaluation_tokens
+    if not tokens:
+        return Work()
+    shape, trained = job.shape, max(1.0, job.tokens_trained)
+    share = tokens / trained  # of what training does; rows are sorted by length, so that next to nothing is padding
+    padding = job.computed_tokens / trained
+    head = 0.0 if job.task == "classify" else shape.head_parameters * job.loss_share
+    forward = 2.0 * (shape.block_parameters + job.adapter_parameters + head) * tokens
+    pairs = share * job.attended_pairs / padding
+    attention = _attention(job, 4.0 * pairs * shape.heads * shape.head_dim * shape.layers)
+    micro_batches = share * job.micro_batches
+    every = MicroBatch(0.0, tokens, job.workload.longest, tokens, pairs, masked=False)
+    logits = tokens * job.loss_share * shape.vocab_size if job.task != "classify" else 0.0
+    return Work(
+        products=forward,
+        depth=micro_batches * shape.layers * _depth(job),
+        operand_bytes=_operand_bytes(job, tokens, micro_batches, 1),
+        streamed_bytes=logits * 8 + (tokens * _compiled_width(job)[0] if _is_compiled(job) else 0.0),
+        touched_bytes=0.0 if _is_compiled(job) else 0.5 * touched_bytes(job, every),
+        adapter_bytes=share * _adapter_bytes(job) / 3,
+        dequantized_bytes=share * _dequantized_bytes(job) / 2,
+        launches=micro_batches * 0.35 * (block_launches(job) * shape.layers + end_launches(job)),
+        micro_batches=micro_batches,
+        steps=0.0,
+        tokens=tokens,
+        **attention,
+    )
+
+
+def _is_compiled(job: Job) -> bool:
+    """Layers are compiled for real; what the formulas know of them is for gated feed-forwards and root-mean-square
+    norms, and others are taken to move what eager ones do."""
+    return job.compiled and job.shape.gated_mlp and job.shape.norm == "rms"
+
+
+def _attention(job: Job, flops: float) -> dict[str, float]:
+    """FLOPs by the kernel that does them. torch counts also what lies above the diagonal."""
+    causal = 0.5 if job.shape.kind == "decoder" else 1.0
+    if job.steady:
+        uniform = job.workload.longest * job.workload.rows == job.workload.tokens
+        return {"attention" if uniform else "ragged_attention": flops * causal}
+    if job.packed_tokens is None and job.largest.masked:
+        return {"masked_attention": flops}
+    return {"attention": flops * causal}
+
+
+def _depth(job: Job) -> float:
+    """Summed dimensions of the products of one block, forward; the backward ones sum over outputs, about as many."""
+    return sum((x.in_features + x.out_features) / 2 for x in job.shape.block_linears)
+
+
+def _operand_bytes(job: Job, tokens: float, micro_batches: float, passes: float) -> float:
+    """Inputs and outputs of every product, and its weights once in each micro-batch."""
+    size = job.dtype_bytes
+    widths = sum(x.in_features + x.out_features for x in job.shape.block_linears) * job.shape.layers
+    return passes * size * (tokens * widths + micro_batches * job.shape.block_parameters)
+
+
+def _streamed_bytes(job: Job) -> float:
+    shape = job.shape
+    updates = job.steps * job.trained_parameters * OPTIMIZER_BYTES_PER_PARAMETER[job.optimizer]
+    added = max(0.0, job.micro_batches - job.steps) * job.trained_parameters * ACCUMULATED_BYTES
+    how = "whole" if job.loss_rows is None else "compiled" if job.compiled else "chunked"
+    moved = updates + added + job.head_rows * shape.vocab_size * LOGIT_BYTES[how]
+    if not job.adapted:
+        moved += job.micro_batches * _casts(job)
+    if _is_compiled(job):
+        forward, backward = _compiled_width(job)
+        repeated = job.recomputed_layers / shape.layers
+        moved += job.computed_tokens * ((1 + repeated) * forward + backward)
+    return moved
+
+
+def _casts(job: Job) -> float:
+    """Bytes that all weights cost a micro-batch where they learn: narrowed copies for products, widened gradients, the
+    dense gradient of the embeddings, and the head's, which a chunked loss adds up chunk by chunk."""
+    shape, size = job.shape, job.dtype_bytes
+    narrowed = 0.0
+    if size < FLOAT32_BYTES:  # read and written narrow; its gradient read narrow and written wide
+        narrowed = 2 * (FLOAT32_BYTES + size) * (shape.block_parameters + shape.head_parameters)
+    embeddings = 4 * FLOAT32_BYTES * shape.embedding_parameters
+    chunks = 0.0
+    if job.loss_rows is not None:
+        rows = job.head_rows / max(1.0, job.micro_batches)
+        chunks = ceil(rows / job.loss_rows) * shape.head_parameters * (2 * size + 2 * FLOAT32_BYTES)
+    return narrowed + embeddings + chunks
+
+
+def _compiled_width(job: Job) -> tuple[float, float]:
+    """Bytes a token of one compiled pass over all blocks, (forward, backward): norms and residual sums, rotation, and
+    the gated activation, each read and written once by one kernel; fp8 products also round what they read."""
+    shape, size = job.shape, job.dtype_bytes
+    query, key, ffn = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.intermediate_size
+    stream = 8 * shape.hidden_size * (2 if shape.post_norms else 1)
+    forward = stream + 2 * (query + key) * (2 if shape.qk_norm else 1) + 3 * ffn
+    backward = stream + 2 * (query + key) * (2 if shape.qk_norm else 1) + 6 * ffn
+    rounded_forward = rounded_backward = 0.0
+    if job.computes_fp8:
+        rounded_forward = FP8_ROUNDING_BYTES * (2 * shape.hidden_size + query + ffn)
+        rounded_backward = FP8_ROUNDING_BYTES * sum(x.out_features for x in shape.block_linears)
+    layers = shape.layers
+    return layers * (forward * size + rounded_forward), layers * (backward * size + rounded_backward)
+
+
+def _adapter_bytes(job: Job) -> float:
+    """Inputs and outputs that the thin products read and write beside the wide ones, forward and backward.
+
+    Eager (rig/adapter_product) each layer reads its input and adds into its output, and again for three gradients;
+    merged (rig/products) an input is read once for all layers that share it, and sums join what reads them.
+    """
+    adapted = [x for x in job.shape.block_linears if x.name in job.adapted]
+    if not adapted:
+        return 0.0
+    ins, outs = sum(x.in_features for x in adapted), sum(x.out_features for x in adapted)
+    repeated = job.recomputed_layers / job.shape.layers
+    if _is_compiled(job):
+        shared = sum({_group(x.name): x.in_features for x in adapted}.values())
+        width = (1 + repeated) * shared + outs + shared
+    else:
+        width = (1 + repeated) * (ins + 2 * outs) + 2 * outs + 3 * ins
+    return job.computed_tokens * job.shape.layers * width * job.dtype_bytes
+
+
+def _group(name: str) -> str:
+    """Layers of a block that read one input."""
+    return {"q": "qkv", "k": "qkv", "v": "qkv", "gate": "gate_up", "up": "gate_up"}.get(name, name)
+
+
+def _dequantized_bytes(job: Job) -> float:
+    """Bytes of making stored weights dense: once forward, once backward, once where repeated.
+
+    Compiled it is one pass: the stored bytes read, the dense ones written; fp8 products turn their weights in the
+    backward pass where the turned copy is not kept.
+    """
+    if not job.quantized:
+        return 0.0
+    weights, stored = job.shape.block_parameters, job.stored_bytes
+    repeated = job.recomputed_layers / job.shape.layers
+    if job.keeps_ready:
+        return 0.0
+    if not job.compiled:
+        return job.micro_batches * (2 + repeated) * weights * DENSE_BYTES[job.stored_as or "fp8"]
+    if not job.computes_fp8:
+        return job.micro_batches * (2 + repeated) * (stored + weights * job.dtype_bytes)
+    made = 0.0 if job.stored_as == "fp8" else (2 + repeated) * (stored + weights)
+    return job.micro_batches * (made + 2.0 * weights)

@@ -1,0 +1,131 @@
+"""Measuring this computer: probes that really train, rates that meet them, a file that plans read."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from tenfold.calibrate import calibrate as module
+from tenfold.calibrate.calibrate import calibrate, render_calibration
+from tenfold.calibrate.probe import Probe, build_probe, run_probe
+from tenfold.calibrate.probes import decoder, encoder, probes_of
+from tenfold.cuts import Fuse, LoRA, Pack, Quantize
+from tenfold.errors import InputError
+from tenfold.job import training_work, work_seconds
+from tenfold.machine import Machine, calibration_file, gpu_named, local_machine
+
+LORA = LoRA(rank=4, alpha=8.0)
+TINY = (
+    Probe("decoder", decoder(64, 2, 256, 16), "text", (24,) * 4, (LORA, Fuse(64))),
+    Probe("encoder", encoder(64, 2), "classify", (20, 12, 8, 5), (LORA, Pack(64))),
+    Probe("stored", decoder(64, 2, 256, 16), "text", (24,) * 2, (Quantize("nf4"), LORA, Fuse(64))),
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """This computer's CPU, its measurements kept apart from the user's."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr(module, "probes_of", lambda machine: TINY)
+    monkeypatch.setattr(module, "ENOUGH_SECONDS", 0.05)
+    return local_machine()
+
+
+@pytest.mark.parametrize("probe", TINY, ids=lambda probe: probe.name)
+def test_a_probe_trains_what_it_counts(probe: Probe, here: Machine) -> None:
+    found = run_probe(probe, here, 0.02)
+    assert len(found.step_seconds) >= 3
+    assert found.seconds > 0
+    job = probe.job(here)
+    assert job.steps == 1
+    assert job.tokens_trained == sum(probe.lengths)
+    learns = sum(weight.numel() for _, weight in build_probe(probe, here).trainable)
+    assert job.trained_parameters == pytest.approx(learns, rel=0.3)
+
+
+@pytest.mark.parametrize("machine", ["cpu", "H200 SXM", "A100 80GB", "T4"])
+def test_every_probe_counts_and_together_they_speak_of_every_kind_of_work(machine: str, here: Machine) -> None:
+    on = here if machine == "cpu" else gpu_named(machine)
+    work = [training_work(probe.job(on)) for probe in probes_of(on)]
+    total = sum(work[1:], work[0])
+    silent = {name for name, value in vars(total).items() if value == 0}
+    expected = {"cpu": {"fp8_products", "ragged_attention"}, "T4": {"fp8_products", "ragged_attention"},
+                "A100 80GB": {"fp8_products"}}  # fmt: skip
+    assert silent == expected.get(machine, set())
+
+
+def test_what_was_measured_is_kept_and_read_by_the_next_plan(here: Machine) -> None:
+    told: list[str] = []
+    found = calibrate(here, 60.0, told.append)
+    assert [probe["name"] for probe in found.probes] == [probe.name for probe in TINY]
+    assert len(told) == len(TINY)
+    path = found.write()
+    assert path == calibration_file(here.device)
+    again = local_machine()
+    assert again.efficiency == found.efficiency
+    assert again.overheads == found.overheads
+    assert not again.efficiency.guessed
+    assert "tenfold calibrate" in again.efficiency.source
+    assert again.efficiency != here.efficiency, "the control: it was another before"
+    assert all(probe.name in render_calibration(found, path) for probe in TINY)
+
+
+def test_the_rates_meet_the_probes_better_than_what_was_known(here: Machine) -> None:
+    found = calibrate(here, 60.0)
+    misses = [abs(probe["error"]) for probe in found.probes]
+    works = [training_work(probe.job(here)) for probe in TINY]
+    before = [
+        abs(work_seconds(work, here) / probe["seconds"] - 1) for work, probe in zip(works, found.probes, strict=True)
+    ]
+    assert sum(misses) < sum(before)
+    assert found.efficiency.error >= module.LEAST_ERROR
+
+
+def test_without_time_a_probe_is_left_out_and_named(here: Machine) -> None:
+    with pytest.raises(InputError, match="no time was left"):
+        calibrate(here, 0.1)
+
+
+def test_a_probe_that_fails_is_left_out_and_named(here: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(probe: Probe, *_: object, **__: object) -> None:
+        raise RuntimeError(f"no memory for {probe.name}")
+
+    whole = module.run_probe
+    monkeypatch.setattr(
+        module,
+        "run_probe",
+        lambda probe, *rest, **more: (fail if probe.name == "encoder" else whole)(probe, *rest, **more),
+    )
+    found = calibrate(here, 60.0)
+    assert found.left_out == ("encoder: no memory for encoder",)
+
+
+def test_another_computer_cannot_be_measured_from_here() -> None:
+    with pytest.raises(InputError, match="run tenfold calibrate there"):
+        calibrate(gpu_named("H200 SXM"))
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"products": 1}', "\x00"])
+def test_a_spoilt_file_is_named_with_what_to_do(text: str, here: Machine) -> None:
+    path = calibration_file(here.device)
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    with pytest.raises(InputError, match=re.escape(f"{path}: not a calibration of this version; remove it")):
+        local_machine()
+
+
+def test_a_gpus_file_serves_the_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    known = gpu_named("L4")
+    path = calibration_file(known.device)
+    path.parent.mkdir(parents=True)
+    row = {**vars(known.efficiency), "products": 0.5, "guessed": False, "source": "here"}
+    path.write_text(json.dumps({**row, "overheads": vars(known.overheads)}))
+    assert gpu_named("L4").efficiency == replace(known.efficiency, products=0.5, guessed=False, source="here")
