@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset, read_tokenizer
 from tenfold.machine import find_machines
-from tenfold.planner import Plan, make_plan
-from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
+from tenfold.planner import Plan, VocabularySizes, compare_sizes, make_plan, plan_vocabulary
+from tenfold.recipe import Recipe, WarmStartWish, load_recipe, recipe_from_dict
 from tenfold.shape import Shape, read_shape
 from tenfold.workload import Workload
 
@@ -28,15 +29,36 @@ def plan(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[st
     `recipe` is a file, a mapping with a recipe's keys, or a Recipe; `overrides` are "key.subkey=value" texts. Imports
     no torch. Raises InputError on a bad recipe or bad data, NoPlanFits when nothing meets the wishes.
     """
-    if isinstance(recipe, str | Path):
-        wishes = load_recipe(Path(recipe), overrides)
-    else:
-        wishes = recipe if isinstance(recipe, Recipe) else recipe_from_dict(dict(recipe))
+    wishes = _wishes(recipe, overrides)
     machines = find_machines(wishes.machine, wishes.train.dtype)
     shape = read_shape(wishes.model.name, wishes.model.revision)
-    dataset, _ = read_dataset(wishes, shape)
+    dataset, tokenizer = read_dataset(wishes, shape)
     workload = Workload.from_samples(dataset.train, dataset.evaluation, labels=len(dataset.labels))
+    workload = replace(workload, new_vocabulary=plan_vocabulary(wishes, shape, tokenizer))
     return make_plan(wishes, shape, workload, machines)
+
+
+def vocabulary(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> VocabularySizes:
+    """What new tokens would save on a recipe's rows, for several numbers of them, and the number that pays.
+
+    Raises InputError as `plan` does, and where the texts are too few to choose from.
+    """
+    wishes = _wishes(recipe, overrides)
+    start = wishes.cuts.warm_start
+    settings = start if isinstance(start, WarmStartWish) else WarmStartWish()
+
+    def plan_with(tokens: int | str | None) -> Plan:
+        asked = False if tokens is None else settings.model_copy(update={"tokens": tokens, "tokenizer": None})
+        cuts = wishes.cuts.model_copy(update={"warm_start": asked})
+        return plan(wishes.model_copy(update={"cuts": cuts}))
+
+    return compare_sizes(plan_with(None), plan_with("auto"), plan_with)
+
+
+def _wishes(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str]) -> Recipe:
+    if isinstance(recipe, str | Path):
+        return load_recipe(Path(recipe), overrides)
+    return recipe if isinstance(recipe, Recipe) else recipe_from_dict(dict(recipe))
 
 
 def read_dataset(recipe: Recipe, shape: Shape) -> tuple[Dataset, Tokenizer]:

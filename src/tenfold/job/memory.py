@@ -22,7 +22,8 @@ def bytes_by_kind(job: Job) -> dict[str, float]:
     shape, size, on_gpu = job.shape, job.dtype_bytes, job.machine.vendor_kind == "cuda"
     trained = job.trained_parameters
     if job.adapted:
-        weights = (job.parameters - job.task_parameters) * size + job.task_parameters * FLOAT32_BYTES
+        full = job.task_parameters + job.full_block_parameters
+        weights = (job.parameters - full) * size + full * FLOAT32_BYTES
         if job.quantized:
             weights += job.stored_bytes - shape.block_parameters * size
     else:  # float32 masters, and on a GPU autocast's working copies of the linear layers
@@ -31,7 +32,7 @@ def bytes_by_kind(job: Job) -> dict[str, float]:
     run, activations = evidence()["run"], _activation_bytes(job)
     return {
         "weights": float(weights),
-        "adapters": float(FLOAT32_BYTES * job.adapter_parameters),
+        "adapters": float(FLOAT32_BYTES * (job.adapter_parameters + (job.row_parameters if job.adapted else 0))),
         "gradients": float(FLOAT32_BYTES * trained),
         "optimizer": 2.0 * MOMENT_BYTES[job.optimizer] * trained,
         "activations": activations,
@@ -74,7 +75,7 @@ def logits_bytes(job: Job) -> float:
     rows = tokens * job.loss_share
     # a chunk in float32, its exponentials, and in the working dtype; then the picked rows and their gradient
     chunk = min(job.loss_rows, rows) * (2 * wide + (size * shape.vocab_size if size < FLOAT32_BYTES else 0))
-    head_gradient = 0 if job.adapted else FLOAT32_BYTES * shape.head_parameters
+    head_gradient = FLOAT32_BYTES * (job.learned_head_parameters if job.adapted else shape.head_parameters)
     return chunk + 2 * rows * shape.hidden_size * size + head_gradient
 
 

@@ -1,8 +1,19 @@
 """The planner: every combination of cuts and machines priced, and the cheapest that meets the wishes."""
 
 from tenfold.planner.naive import baseline_epochs
-from tenfold.planner.plan import MachineOnPaper, Plan, Prediction, Rejected, RunnerUp, ShapeOnPaper, WorkloadOnPaper
+from tenfold.planner.plan import (
+    MachineOnPaper,
+    Plan,
+    Prediction,
+    Rejected,
+    RunnerUp,
+    ShapeOnPaper,
+    VocabularyOnPaper,
+    WorkloadOnPaper,
+)
 from tenfold.planner.search import make_plan
+from tenfold.planner.sizes import VocabularySizes, compare_sizes
+from tenfold.planner.vocabulary import plan_vocabulary
 
 __all__ = [
     "MachineOnPaper",
@@ -11,7 +22,11 @@ __all__ = [
     "Rejected",
     "RunnerUp",
     "ShapeOnPaper",
+    "VocabularyOnPaper",
+    "VocabularySizes",
     "WorkloadOnPaper",
     "baseline_epochs",
+    "compare_sizes",
     "make_plan",
+    "plan_vocabulary",
 ]

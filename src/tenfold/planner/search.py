@@ -26,8 +26,18 @@ from tenfold.planner.options import (
     micro_row_options,
     pack_options,
     quantize_options,
+    warm_start_options,
 )
-from tenfold.planner.plan import MachineOnPaper, Plan, Prediction, Rejected, RunnerUp, ShapeOnPaper, WorkloadOnPaper
+from tenfold.planner.plan import (
+    MachineOnPaper,
+    Plan,
+    Prediction,
+    Rejected,
+    RunnerUp,
+    ShapeOnPaper,
+    VocabularyOnPaper,
+    WorkloadOnPaper,
+)
 from tenfold.planner.quality import QualityEvidence, consent, quality_evidence, withhold
 from tenfold.planner.reasons import Known, explain_cuts
 from tenfold.planner.way import TIE, Way
@@ -36,6 +46,8 @@ from tenfold.shape import Shape
 from tenfold.workload import Workload
 
 RUNNERS_UP = 5
+EXAMPLES = 12
+"""Tokens of a new vocabulary that a plan names."""
 
 
 def make_plan(
@@ -62,7 +74,7 @@ def make_plan(
         best, ways, rejected = _choose(allowed, dense, machines)
     except NoPlanFits as error:
         raise NoPlanFits(f"{error}{_with_consent(recipe, withheld, dense, machines)}") from None
-    checkpoints = checkpoint_options(recipe, shape.layers)
+    checkpoints = checkpoint_options(recipe, best.job.shape.layers)
     why = explain_cuts(best, ways, checkpoints, Known(recipe.task, evidence, withheld))
     return _to_plan(recipe, best, ways, rejected, why)
 
@@ -158,9 +170,9 @@ def _priced(recipe: Recipe, dense: Job, group: Sequence[Machine], rejected: Coun
 def _ways(recipe: Recipe, dense: Job, rejected: Counter[str]) -> Iterator[Way]:
     """All combinations on one machine that fit its memory."""
     room = dense.machine.memory_bytes * (1 - MARGIN)
-    checkpoints = checkpoint_options(recipe, dense.shape.layers)
     fixed = product(
         fine_tune_options(recipe),
+        warm_start_options(recipe, dense.workload),
         quantize_options(recipe),
         lora_options(recipe),
         pack_options(recipe, dense.workload),
@@ -172,7 +184,7 @@ def _ways(recipe: Recipe, dense: Job, rejected: Counter[str]) -> Iterator[Way]:
             base, cuts = _fold(options, replace(dense, micro_rows=rows))
             if len(cuts) != sum(option is not None for option in options):
                 continue  # a cut that changes nothing: the same way without it is priced too
-            for checkpoint in checkpoints:
+            for checkpoint in checkpoint_options(recipe, base.shape.layers):
                 job = base if checkpoint is None else checkpoint.price(base)
                 peak = peak_bytes(job)
                 if peak > room:
@@ -254,8 +266,25 @@ def _to_plan(recipe: Recipe, best: Way, ways: Sequence[Way], rejected: Counter[s
         runners_up=_runners_up(best, ways),
         rejected=tuple(Rejected(reason=reason, count=count) for reason, count in rejected.most_common() if count),
         why=why,
+        vocabulary=vocabulary_on_paper(job),
         naive=predict(naive_job(job, recipe.train)),
         from_scratch=predict(job.uncut()),
+    )
+
+
+def vocabulary_on_paper(job: Job) -> VocabularyOnPaper | None:
+    """What a plan says of a new vocabulary; None without one."""
+    new = None if job.original is None else job.original[1].new_vocabulary
+    if job.original is None or new is None:
+        return None
+    return VocabularyOnPaper(
+        new_rows=new.new_rows,
+        table_rows=new.table_rows,
+        least_saved=new.least_saved,
+        examples=new.tokens[:EXAMPLES],
+        tokens_before=job.original[1].tokens,
+        tokens_after=job.workload.tokens,
+        share_on_new_text=new.share_on_new_text,
     )
 
 

@@ -36,7 +36,7 @@ class RowEmbedding(torch.nn.Module):
         learned = F.embedding(place.clamp_min(0), self.rows).to(self.base.weight.dtype)
         scale = getattr(self.base, "embed_scale", None)  # Gemma multiplies in the embedding itself
         if scale is not None:
-            learned = learned * scale.to(learned.dtype)
+            learned = learned * torch.as_tensor(scale, dtype=learned.dtype, device=learned.device)
         return torch.where((place >= 0)[..., None], learned, self.base(input_ids))
 
 
@@ -50,7 +50,7 @@ class RowHead(torch.nn.Module):
 
     @property
     def weight(self) -> torch.Tensor:
-        """The table; its rows `ids` are not what is computed with until `write` has been called."""
+        """The table; its rows `ids` are not what is computed with until `written` has been called."""
         return self.base.weight
 
     @property
@@ -62,16 +62,16 @@ class RowHead(torch.nn.Module):
         """[..., hidden] to [..., vocabulary]."""
         logits = self.base(hidden)
         ids = cast("torch.Tensor", self.ids)
-        bias = None if self.bias is None else self.bias[ids]
-        learned = F.linear(hidden.to(self.rows.dtype) if not torch.is_autocast_enabled(hidden.device.type) else hidden,
-                           self.rows, bias)  # fmt: skip
+        bias = None if self.bias is None else self.bias[ids].to(hidden.dtype)
+        learned = F.linear(hidden, self.rows.to(hidden.dtype), bias)
         return logits.index_copy(-1, ids, learned.to(logits.dtype))
 
     @torch.no_grad()
-    def write(self) -> None:
-        """Copy `rows` into the table, whose own rows of these ids nothing else uses."""
+    def written(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """`ids` and `rows`, now also in the table, whose own rows of these ids nothing else uses."""
         ids = cast("torch.Tensor", self.ids)
         self.base.weight.data.index_copy_(0, ids, self.rows.to(self.base.weight.dtype))
+        return ids, self.rows
 
 
 def learn_rows(model: PreTrainedModel, ids: Sequence[int]) -> int:
@@ -103,15 +103,20 @@ def row_modules(model: torch.nn.Module) -> dict[str, RowEmbedding | RowHead]:
     return {name: m for name, m in model.named_modules() if isinstance(m, RowEmbedding | RowHead)}
 
 
-@contextmanager
-def folded(model: torch.nn.Module) -> Iterator[None]:
-    """Inside, the model has its plain embeddings and head, with the learned rows in their tables."""
+def fold_rows(model: PreTrainedModel) -> dict[str, RowEmbedding | RowHead]:
+    """Put the learned rows into their tables and the plain modules back; return those that were there, by path."""
     apart = row_modules(model)
     for name, module in apart.items():
-        with torch.no_grad():
-            ids = cast("torch.Tensor", module.ids)
-            module.base.weight.data.index_copy_(0, ids, module.rows.to(module.base.weight.dtype))
+        ids = cast("torch.Tensor", module.ids)
+        module.base.weight.data.index_copy_(0, ids, module.rows.detach().to(module.base.weight.dtype))
         model.set_submodule(name, module.base)
+    return apart
+
+
+@contextmanager
+def folded(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, the model has its plain embeddings and head, with the learned rows in their tables."""
+    apart = fold_rows(model)
     try:
         yield
     finally:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 
 from tenfold.data.tokenizer import Tokenizer
 from tenfold.shape import Shape

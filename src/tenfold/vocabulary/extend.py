@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate, pairwise
 from typing import Any, Literal, cast
 
 import tokenizers
@@ -35,86 +36,58 @@ def kind_of(tokenizer: Tokenizer) -> Kind:
     return cast("Kind", found)
 
 
-def spelled(word: str, tokenizer: Tokenizer) -> str:
-    """A word of plain text as the tokenizer's model writes it behind a space: cell is Ġcell where bytes are tokens."""
-    kind = kind_of(tokenizer)
-    backend: Any = tokenizer.backend
-    text = backend.normalizer.normalize_str(f" {word}") if backend.normalizer is not None else f" {word}"
-    words = [text] if backend.pre_tokenizer is None else [w for w, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
-    if len(words) != 1 or " " in (found := words[0].strip() if kind == "WordPiece" else words[0]):
-        raise InputError(
-            f"cuts.warm_start.tokens: {shown(word)} is {len(words)} words to this tokenizer; name words one by one"
-        )
-    return found
-
-
 def extend(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:
     """The tokenizer with `tokens`, in the model's own spelling, numbered on from its last id.
 
-    Each token of a BPE must be two tokens to what comes before it. Raises InputError if one is there already, is part
-    of a special token or holds one, or cannot be reached.
+    Each token of a BPE must be two tokens to what comes before it. Raises InputError if one is there already, is or
+    holds a special token, or cannot be reached.
     """
-    kind = kind_of(tokenizer)
-    file = json.loads(tokenizer.backend.to_str())
-    extend_file(file, tokens, kind, tokenizer.name)
-    return replace(tokenizer, backend=tokenizers.Tokenizer.from_str(json.dumps(file)))
-
-
-def extend_file(file: dict[str, Any], tokens: Sequence[str], kind: Kind, name: str) -> None:
-    """Add `tokens` to what a tokenizer.json holds, in place. Raises InputError as `extend` does."""
-    model, added = file["model"], file["added_tokens"]
-    vocabulary: dict[str, int] = model["vocab"]
-    specials = [entry["content"] for entry in added if entry["special"]]
-    for entry in added:  # the library numbers what the model does not know behind the model's last token
-        vocabulary.setdefault(entry["content"], entry["id"])
-    _check(tokens, vocabulary, specials, name)
-    merger = _Merger(model) if kind == "BPE" else None
-    first = max(vocabulary.values()) + 1
-    for number, token in enumerate(tokens, first):
-        if merger is not None:
-            merger.learn(token)
-        vocabulary[token] = number
-
-
-def steps_to(token: str, tokenizer: Tokenizer) -> list[str]:
-    """The tokens to add so that a BPE reaches `token`, the last of them: one for each join of its present pieces."""
-    if kind_of(tokenizer) == "WordPiece":
-        return [token]
-    backend: Any = tokenizer.backend
-    pieces = [piece.value for piece in backend.model.tokenize(token)]
-    joined = [pieces[0]]
-    for piece in pieces[1:]:
-        joined.append(joined[-1] + piece)
-    return joined[1:]
-
-
-def _check(tokens: Sequence[str], vocabulary: dict[str, int], specials: Sequence[str], name: str) -> None:
-    known = set(vocabulary)
+    kind_of(tokenizer)
+    extension = Extension(json.loads(tokenizer.backend.to_str()), tokenizer.name)
     for token in tokens:
-        if clash := next((special for special in specials if special in token or token == special), None):
+        extension.add(token)
+    return replace(tokenizer, backend=tokenizers.Tokenizer.from_str(json.dumps(extension.file)))
+
+
+class Extension:
+    """What a tokenizer.json holds, with tokens added to it one by one, in place."""
+
+    def __init__(self, file: dict[str, Any], name: str) -> None:
+        self.file, self.name = file, name
+        self.vocabulary: dict[str, int] = file["model"]["vocab"]
+        self.specials = [entry["content"] for entry in file["added_tokens"] if entry["special"]]
+        for entry in file["added_tokens"]:  # the library numbers what the model lacks behind the model's last token
+            self.vocabulary.setdefault(entry["content"], entry["id"])
+        self.next_id = max(self.vocabulary.values()) + 1
+        self.is_bpe = file["model"]["type"] == "BPE"
+        self.merges: list[Any] = file["model"]["merges"] if self.is_bpe else []
+        self.as_text = bool(self.merges) and isinstance(self.merges[0], str)  # so written before tokenizers 0.20
+        pairs = (tuple(merge.split(" ")) if self.as_text else tuple(merge) for merge in self.merges)
+        self.ranks = {pair: rank for rank, pair in enumerate(pairs)}
+
+    def add(self, token: str) -> None:
+        """One more token. Raises InputError as `extend` does."""
+        if clash := next((special for special in self.specials if special in token), None):
             raise InputError(
                 f"cuts.warm_start.tokens: {shown(token)} would take the place of the special token {shown(clash)};"
                 " leave it out"
             )
-        if token in known:
+        if token in self.vocabulary:
             raise InputError(
-                f"cuts.warm_start.tokens: the tokenizer of {plain(name)} has {shown(token)} already; leave it out"
+                f"cuts.warm_start.tokens: the tokenizer of {plain(self.name)} has {shown(token)} already; leave it out"
             )
-        known.add(token)
+        if self.is_bpe:
+            self._learn(token)
+        self.vocabulary[token] = self.next_id
+        self.next_id += 1
 
+    def steps_to(self, token: str) -> list[str]:
+        """The tokens to add so that `token` is reached, itself the last: one for each join of its present pieces."""
+        if not self.is_bpe or token in self.vocabulary:
+            return [token]
+        return [step for step in accumulate(self._divide(token)) if step not in self.vocabulary]
 
-class _Merger:
-    """Adds merges to the model of a BPE."""
-
-    def __init__(self, model: dict[str, Any]) -> None:
-        merges: list[Any] = model["merges"]
-        self.merges = merges
-        self.as_text = bool(merges) and isinstance(merges[0], str)  # how files were written before tokenizers 0.20
-        self.vocabulary: dict[str, int] = model["vocab"]
-        pairs = (tuple(merge.split(" ")) if self.as_text else tuple(merge) for merge in merges)
-        self.ranks = {pair: rank for rank, pair in enumerate(pairs)}
-
-    def learn(self, token: str) -> None:
+    def _learn(self, token: str) -> None:
         """Rank a merge that makes `token` behind all others."""
         pieces = self._divide(token)
         if len(pieces) != 2:
@@ -122,17 +95,32 @@ class _Merger:
                 f"cuts.warm_start.tokens: {shown(token)} is {len(pieces)} tokens to this tokenizer; a new one joins two"
             )
         self.ranks[pieces[0], pieces[1]] = len(self.ranks)
-        self.merges.append(" ".join(pieces) if self.as_text else list(pieces))
+        self.merges.append(" ".join(pieces) if self.as_text else pieces)
 
     def _divide(self, token: str) -> list[str]:
         """By the merges so far, the lowest rank first (arXiv 1508.07909)."""
         pieces = list(token)
         while len(pieces) > 1:
-            ranked = [(self.ranks.get((a, b), -1), i) for i, (a, b) in enumerate(zip(pieces, pieces[1:], strict=False))]
-            known = [(rank, place) for rank, place in ranked if rank >= 0]
+            known = [(self.ranks[pair], place) for place, pair in enumerate(pairwise(pieces)) if pair in self.ranks]
             if not known:
                 break
             _, place = min(known)
             pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
         return pieces
 
+
+def spelled(word: str, tokenizer: Tokenizer) -> str:
+    """A word of plain text as the tokenizer's model writes it behind a space: cell is Ġcell where bytes are tokens.
+
+    Raises InputError if it is more than one word to the tokenizer.
+    """
+    kind = kind_of(tokenizer)
+    backend: Any = tokenizer.backend
+    text = f" {word}" if backend.normalizer is None else backend.normalizer.normalize_str(f" {word}")
+    words = [text] if backend.pre_tokenizer is None else [w for w, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
+    found = words[0].strip() if kind == "WordPiece" and words else "".join(words)
+    if len(words) != 1 or " " in found:
+        raise InputError(
+            f"cuts.warm_start.tokens: {shown(word)} is {len(words)} words to this tokenizer; name words one by one"
+        )
+    return found
