@@ -14,7 +14,7 @@ from tenfold.data.tokenizer import Tokenizer
 
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
 NAMED = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
-PLAIN = "the cat sat on the mat and the dog ran to the house in the rain with a red hat on the head".split()
+PLAIN = ["the", "the", "the", "cat", "sat", "on", "mat", "and", "dog", "ran", "to", "house", "in", "rain", "red", "hat"]
 DOMAIN = ["myocardium", "myocardial", "infarction", "tachycardia", "angiogram", "stenosis", "thrombosis"]
 
 
@@ -28,11 +28,13 @@ def domain_texts(count: int = 60, seed: int = 0) -> list[str]:
     """Texts in which every third word is one of DOMAIN."""
     draw = random.Random(seed)
     words = [[*draw.choices(PLAIN, k=2), draw.choice(DOMAIN)] for _ in range(count * 6)]
-    return [" ".join(word for triple in words[start : start + 6] for word in triple) for start in range(0, count * 6, 6)]
+    return [
+        " ".join(word for triple in words[start : start + 6] for word in triple) for start in range(0, count * 6, 6)
+    ]
 
 
 def bpe(texts: Sequence[str], vocabulary: int = 320, specials_apart: bool = False) -> Tokenizer:
-    """A byte-level BPE trained on `texts`. `specials_apart`: its model does not know the special tokens, like Qwen's."""
+    """A byte-level BPE trained on `texts`; with `specials_apart` its model does not know the special ones (Qwen's)."""
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

@@ -13,6 +13,15 @@ if TYPE_CHECKING:
 
 Method = Literal["random", "mean", "subtokens", "focus", "transplant", "donor", "distil"]
 
+DISTIL_BLOCKS = 1
+"""distil matches states after so many blocks."""
+
+DISTIL_POSITIONS = 12
+"""distil reads so many tokens of text for each new row."""
+
+DISTIL_EPOCHS = 3
+"""distil goes over them so many times."""
+
 
 @dataclass(frozen=True)
 class WarmStart(Cut):
@@ -78,8 +87,20 @@ class WarmStart(Cut):
             shape=shape,
             workload=workload,
             row_parameters=rows,
+            preparation_flops=self._preparation_flops(job) if rows and self.initialise == "distil" else 0.0,
             full_block_parameters=blocks,
         )
+
+    def _preparation_flops(self, job: Job) -> float:
+        """The teacher reads old tokens once; then rows are fitted through the first blocks, and below the head."""
+        new = job.workload.new_vocabulary
+        assert new is not None
+        shape = job.shape
+        positions = min(DISTIL_POSITIONS * new.new_rows, new.workload.tokens)
+        head = 0 if job.task == "classify" else shape.hidden_size
+        teacher = 2.0 * (shape.block_parameters + head * shape.vocab_size) * job.workload.tokens / new.workload.tokens
+        fitted = shape.block_parameters * min(1.0, DISTIL_BLOCKS / shape.layers) + head * new.new_rows
+        return positions * (teacher + 6.0 * DISTIL_EPOCHS * fitted)
 
     def apply(self, rig: Rig) -> Rig:
         """Change the model, or find it changed already; let its new rows and blocks learn."""

@@ -102,11 +102,8 @@ def _listed_tokens(path: Path, lines: list[str]) -> tuple[str, ...]:
         found: object = json.loads("\n".join(lines))
     except ValueError as error:
         raise InputError(f"cuts.warm_start.tokens: {plain(str(path))} is not JSON ({error}); write it again") from None
-    if (
-        not isinstance(found, list)
-        or not found
-        or not all(isinstance(token, str) for token in cast("list[object]", found))
-    ):
+    listed = cast("list[object]", found) if isinstance(found, list) else []
+    if not listed or not all(isinstance(token, str) for token in listed):
         raise InputError(f"cuts.warm_start.tokens: {plain(str(path))} is not a list of tokens; write it again")
     return tuple(cast("list[str]", listed))
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     StrictBool,
@@ -21,6 +19,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from tenfold.recipe.contradictions import find_contradictions
+from tenfold.recipe.values import LEAST_USD, Count, Rows, Share, Switch, Text, Texts, Tokens, Wish, as_list, as_switch
+from tenfold.recipe.warm_start import WarmStartWish
 
 Task = Literal["classify", "sft", "text"]
 Metric = Literal["loss", "perplexity", "accuracy", "macro_f1"]
@@ -28,45 +28,14 @@ Tier = Literal["on_demand", "spot", "community"]
 Extent = Literal["off", "sample", "full"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
-Text = Annotated[
-    str,
-    Field(strict=True, min_length=1, max_length=1024, pattern=r"^[^\x00-\x1f\x7f]*[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$"),
-]
-"""One line with something in it: names and paths, which end up in messages and file names."""
-Texts = Annotated[tuple[Text, ...], Field(min_length=1)]
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
-Rows = Annotated[int, Field(strict=True, ge=1, le=1_000_000)]
-Tokens = Annotated[int, Field(strict=True, ge=1, le=10_000_000)]
-Layer = Annotated[int, Field(strict=True, ge=0, le=10_000)]
-Share = Annotated[float, Field(strict=True, ge=0, lt=1)]
-Switch = Literal["auto"] | StrictBool
-
-LEAST_USD = 1e-6
-"""The unit of the ledger, a millionth of a dollar."""
-
-
-def _as_list(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-def _as_switch(value: object) -> object:
-    """`on` and `off` are booleans to most readers of YAML, and the obvious words for a cut."""
-    return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
-
 
 def _as_quantize(value: object) -> object:
     """A format alone is its settings."""
-    return {"storage": value} if value in ("nf4", "int8", "fp8") else _as_switch(value)
+    return {"storage": value} if value in ("nf4", "int8", "fp8") else as_switch(value)
 
 
 def _as_targets(value: object) -> object:
-    return value if value == "all-linear" else _as_list(value)
-
-
-class Wish(BaseModel):
-    """Base of all parts of a recipe."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    return value if value == "all-linear" else as_list(value)
 
 
 class ModelWish(Wish):
@@ -89,10 +58,10 @@ class Columns(Wish):
 class DataWish(Wish):
     """What to train and evaluate on."""
 
-    train: Annotated[Texts, BeforeValidator(_as_list, json_schema_input_type=Text | Texts)] = Field(
+    train: Annotated[Texts, BeforeValidator(as_list, json_schema_input_type=Text | Texts)] = Field(
         description="Files (.jsonl, .json, .csv, .parquet) or Hugging Face dataset ids.", examples=["train.jsonl"]
     )
-    eval: Annotated[Texts | None, BeforeValidator(_as_list, json_schema_input_type=Text | Texts | None)] = Field(
+    eval: Annotated[Texts | None, BeforeValidator(as_list, json_schema_input_type=Text | Texts | None)] = Field(
         default=None, description="Files or dataset ids to evaluate on; else a share of the training rows is held out."
     )
     eval_fraction: Share = Field(
@@ -192,47 +161,6 @@ class QuantizeWish(Wish):
     )
 
 
-class WarmStartWish(Wish):
-    """Settings of the cut warm_start."""
-
-    tokens: Literal["auto"] | Count | Text | None = Field(
-        default=None,
-        description="Tokens to add: auto (as many as pay), a number, or a file: one word a line, or .json, a list of"
-        " tokens; null is auto unless tokenizer or layers are named.",
-        examples=["auto"],
-    )
-    tokenizer: Text | None = Field(
-        default=None, description="Another whole vocabulary: a folder, or a Hugging Face id, with its tokenizer."
-    )
-    initialise: Literal["random", "mean", "subtokens", "focus", "transplant", "donor", "distil"] = Field(
-        default="distil", description="What new rows start as; transplant and donor need a donor."
-    )
-    donor: Text | None = Field(
-        default=None, description="A model that gives rows (transplant, donor, focus) or blocks (take_layers)."
-    )
-    rows_first: Share = Field(
-        default=0.0, description="Share of the steps in which what is new learns alone, at the beginning."
-    )
-    rows_learning_rate: float = Field(
-        default=2e-3, strict=True, gt=0, le=10, description="Peak learning rate of new rows."
-    )
-    keep_layers: tuple[Layer, ...] = Field(default=(), description="Blocks to keep, counted from 0; none named is all.")
-    take_layers: tuple[Layer, ...] = Field(default=(), description="Blocks of the donor to put behind them.")
-    grow_layers: int = Field(
-        default=0, strict=True, ge=0, le=1000, description="New blocks that change nothing at first."
-    )
-    intermediate_size: Tokens | None = Field(
-        default=None, description="Width of the feed-forward parts: the strongest neurons are kept."
-    )
-    old_text: Annotated[tuple[Text, ...], BeforeValidator(_as_list, json_schema_input_type=Text | tuple[Text, ...])] = (
-        Field(
-            default=(),
-            description="Files or data sets of the old domain, whose loss is measured before and after; without any, a"
-            " language model is measured on what it writes itself.",
-        )
-    )
-
-
 class CheckpointWish(Wish):
     """Settings of the cut checkpoint."""
 
@@ -268,14 +196,14 @@ class Cuts(Wish):
     Of the approximate cuts (lora) auto takes those alone whose quality was measured for the task.
     """
 
-    fine_tune: Annotated[Switch, BeforeValidator(_as_switch)] = Field(
+    fine_tune: Annotated[Switch, BeforeValidator(as_switch)] = Field(
         default="auto", description="Start from the model's weights; false starts from noise."
     )
-    warm_start: Annotated[Switch | WarmStartWish, BeforeValidator(_as_switch)] = Field(
+    warm_start: Annotated[Switch | WarmStartWish, BeforeValidator(as_switch)] = Field(
         default="auto",
         description="New tokens or layers, initialised from what is known; true adds tokens, auto leaves it off.",
     )
-    lora: Annotated[Switch | LoraWish, BeforeValidator(_as_switch)] = Field(
+    lora: Annotated[Switch | LoraWish, BeforeValidator(as_switch)] = Field(
         default="auto", description="Freeze the weights, learn low-rank adapters; approximate."
     )
     quantize: Annotated[
@@ -291,13 +219,13 @@ class Cuts(Wish):
     checkpoint: Annotated[
         Switch | Literal["selective", "full"] | CheckpointWish,
         BeforeValidator(
-            _as_switch, json_schema_input_type=Switch | Literal["off", "selective", "full"] | CheckpointWish
+            as_switch, json_schema_input_type=Switch | Literal["off", "selective", "full"] | CheckpointWish
         ),
     ] = Field(default="auto", description="Recompute activations instead of keeping them; off is false.")
-    pack: Annotated[Switch | PackWish, BeforeValidator(_as_switch)] = Field(
+    pack: Annotated[Switch | PackWish, BeforeValidator(as_switch)] = Field(
         default="auto", description="Lay rows end to end instead of padding them."
     )
-    fuse: Annotated[Switch | FuseWish, BeforeValidator(_as_switch)] = Field(
+    fuse: Annotated[Switch | FuseWish, BeforeValidator(as_switch)] = Field(
         default="auto", description="A loss that never holds all logits, and on GPUs compiled layers."
     )
 

@@ -52,13 +52,13 @@ def named_base(recipe: Recipe) -> Base:
     return Base(source, digest, digest)
 
 
-def changed_base(recipe: Recipe, cut: WarmStart, folder: Path, device: torch.device) -> Base:
+def changed_base(recipe: Recipe, cut: WarmStart, folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
     """The model of `recipe` as `cut` changes it, in `folder`: read if it is there, else made."""
     named = named_base(recipe)
     texts = training_texts(recipe)
     found = read_change(folder)
     if found is None or found.cut != plain_dict(cut):
-        rig = _load(recipe, device)
+        rig = replace(_load(recipe, device), dtype=dtype)
         tokenizer = Tokenizer.from_transformers(recipe.model.name, recipe.model.revision)
         domain = _before(recipe, rig, tokenizer)
         torch.manual_seed(recipe.train.seed)

@@ -24,9 +24,9 @@ from tenfold.errors import InputError
 from tenfold.rig.precision import autocast
 from tenfold.rig.rig import Rig
 
-MOST_TEXTS = 32
+MOST_TEXTS = 16
 LONGEST_CHARACTERS = 2000
-"""Of a text that is scored: 64 kilobytes in all, a few seconds of a small model."""
+"""Of a text that is scored: 32 kilobytes in all, a second or two of a small model, three times."""
 
 WRITTEN_TOKENS = 128
 """Of a text that the base writes itself."""

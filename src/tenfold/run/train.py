@@ -103,6 +103,11 @@ def device_of(plan: Plan) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and plan.machine.vendor_kind == "cuda" else "cpu")
 
 
+def dtype_of(plan: Plan) -> torch.dtype:
+    """What matrix products compute in."""
+    return torch.bfloat16 if plan.machine.dtype == "bfloat16" else torch.float32
+
+
 def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Observer]) -> Run:
     """Tokenise, build the rig, apply the cuts, and find the checkpoint to continue from."""
     recipe = plan.recipe
@@ -117,7 +122,7 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
             base = named_base(recipe)
     else:
         with meter.part("warm_start"):
-            base = changed_base(recipe, cut, folder / "base", meter.device)
+            base = changed_base(recipe, cut, folder / "base", meter.device, dtype_of(plan))
     source = base.source
     with meter.part("tokenise"):
         tokenizer = Tokenizer.from_transformers(source.name, source.revision)
@@ -145,7 +150,7 @@ def _build(plan: Plan, source: Source, dataset: Dataset, tokenizer: Tokenizer, d
         device=device,
         micro_batch_rows=plan.micro_batch_size,
         dropout=plan.recipe.train.dropout,
-        dtype=torch.bfloat16 if plan.machine.dtype == "bfloat16" else torch.float32,
+        dtype=dtype_of(plan),
         pad_id=tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id,
     )
     if not any(isinstance(cut, FineTune) for cut in cuts):

@@ -1,9 +1,8 @@
 """Which tokens to add for a text, and how many: as long as a new row saves more than it costs.
 
-A position that a token saves would have gone through every block. A row that is added is multiplied with every
-position that bears loss, and in use with every token written. Both are passed forward and backward equally often, so
-that a row pays where it saves at least hidden_size / block_parameters of all positions (and a little less than all of
-those bear loss). The same share holds for training and for use.
+A position that a token saves would have gone through every block: block_parameters products, forward and backward, and
+forward alone in use. A row that is added is multiplied with every position that is predicted: hidden_size products, as
+often. So a row pays where it saves at least hidden_size / block_parameters of all positions, in training and in use.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ LEAST_OCCURRENCES = 8
 """Of a token in the text, whatever it saves: a row that is seen more rarely learns next to nothing."""
 
 ROWS_MULTIPLE = 64
-"""Tables are filled up to it as far as tokens pay: products with such tables are the fast ones on GPUs (NVIDIA's deep
-learning performance guide, matrix multiplication)."""
+"""Tables are filled up to it where that gives up a tenth of the tokens at most: products with such tables are the fast
+ones on GPUs (NVIDIA's deep learning performance guide, matrix multiplication)."""
 
 FOLDS = 5
 """A fifth of the texts is left out to foretell what the tokens save on texts that they were not chosen by."""
@@ -56,7 +55,7 @@ def break_even(shape: Shape, positions: int) -> int:
 def choose_tokens(texts: Sequence[str], tokenizer: Tokenizer, shape: Shape, count: int | None = None) -> Choice:
     """The tokens worth adding for `texts`, most useful first; `count` of them where given, whatever they save.
 
-    Without `count` so many that the table stays, or becomes, a multiple of ROWS_MULTIPLE rows, where there are as many.
+    Without `count` all that pay, less what ROWS_MULTIPLE wants.
     """
     words = count_words(texts, tokenizer)
     least = 1 if count is not None else break_even(shape, words.tokens)
@@ -93,4 +92,4 @@ def _first(ranked: Iterator[tuple[str, int]], count: int | None) -> Iterator[tup
 def _whole_table(found: int, rows: int) -> int:
     """How many of `found` tokens to add to `rows`."""
     fitting = found - (rows + found) % ROWS_MULTIPLE
-    return fitting if fitting > 0 else found
+    return fitting if 10 * fitting >= 9 * found else found

@@ -37,6 +37,8 @@ class Request:
     donor: str = ""
     """A model that may know the new tokens."""
     seed: int = 0
+    dtype: torch.dtype = torch.float32
+    """What matrix products compute in."""
 
     @property
     def tables(self) -> Rows:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tenfold.cuts.warm_start import WarmStart
 from tenfold.data.tokenizer import Tokenizer, read_tokenizer
 from tenfold.errors import InputError, NoEffect
@@ -14,7 +16,9 @@ from tenfold.rig.quantizing import stored_as
 from tenfold.rig.rig import Rig
 from tenfold.rig.rows import learn_rows
 from tenfold.rig.warm.layers import change_layers
-from tenfold.rig.warm.vocabulary import change_vocabulary, new_tokenizer, request_for
+from tenfold.rig.warm.request import Request
+from tenfold.rig.warm.vocabulary import change_vocabulary, new_tokenizer
+from tenfold.vocabulary import transfer
 
 RECORD = "warm_start.json"
 """In the folder of a changed model: what was changed, so that it is not changed twice."""
@@ -85,7 +89,9 @@ def _changed(rig: Rig, cut: WarmStart) -> tuple[Rig, Change, Tokenizer | None]:
             raise NoEffect(f"warm_start: {type(model).__name__} has no embeddings to add rows to")
         old = read_tokenizer(rig.source.name, rig.source.revision)
         tokenizer = new_tokenizer(cut, old)
-        request = request_for(model, old, tokenizer, cut, rig.texts)
+        request = Request(
+            model, transfer(old, tokenizer), old, tokenizer, rig.texts, cut.donor, torch.initial_seed(), rig.dtype
+        )
         rows = request.transfer.new_ids
         if not rows:
             raise NoEffect(f"warm_start: {cut.tokenizer!r} has no token that the model lacks; leave it out")

@@ -18,7 +18,7 @@ from tenfold.rig.warm.means import mean_rows, random_rows, subtoken_rows
 from tenfold.rig.warm.request import Initialiser, Request, Rows, tables_of
 from tenfold.rig.warm.transplant import transplanted_rows
 from tenfold.vocabulary.extend import extend
-from tenfold.vocabulary.transfer import Transfer, transfer
+from tenfold.vocabulary.transfer import Transfer
 
 INITIALISERS: dict[Method, Initialiser] = {
     "random": random_rows,
@@ -99,10 +99,3 @@ def _renumber_special_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> No
         ):
             if config is not None and getattr(config, name, None) is not None and number is not None:
                 setattr(config, name, number)
-
-
-def request_for(
-    model: PreTrainedModel, old: Tokenizer, new: Tokenizer, cut: WarmStart, texts: tuple[str, ...]
-) -> Request:
-    """What the cut's initialiser is asked."""
-    return Request(model, transfer(old, new), old, new, texts, cut.donor)
