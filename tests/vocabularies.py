@@ -11,6 +11,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
 from tenfold.data.tokenizer import Tokenizer
+from tiny import tiny_folder
 
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>"]
 NAMED = {"pad_token": "<pad>", "unk_token": "<unk>", "bos_token": "<s>", "eos_token": "</s>"}
@@ -74,3 +75,17 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, kind: str = "PreTrainedTo
     config = {"tokenizer_class": kind, **NAMED, "model_max_length": 64}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))
     return folder
+
+
+def growing_folder(folder: Path, family: str = "llama", tokenizer: Tokenizer | None = None, seed: int = 0) -> Path:
+    """A tiny model with a tokenizer that can grow: a BPE, or for BERT a WordPiece."""
+    tiny_folder(folder, family, seed)
+    chosen = tokenizer or (word_piece(plain_texts()) if family == "bert" else bpe(plain_texts(), 290))
+    return save_tokenizer(chosen, folder)
+
+
+def write_texts(path: Path, texts: Sequence[str], task: str = "text") -> Path:
+    """Rows of a data file."""
+    rows = [{"text": text} if task == "text" else {"text": text, "label": f"label{len(text) % 3}"} for text in texts]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
