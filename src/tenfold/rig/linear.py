@@ -105,6 +105,7 @@ def adapt_linears(rig: Rig, cut: LoRA) -> Rig:
     if not names:
         raise NoEffect(f"lora: {type(model).__name__} has no linear layer to adapt")
     model.requires_grad_(False)
+    rows = {module: module.rows.data.float() for module in row_modules(model).values()}
     if rig.dtype != torch.float32:
         model.to(rig.dtype)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
     for name in names:
@@ -112,9 +113,9 @@ def adapt_linears(rig: Rig, cut: LoRA) -> Rig:
         setattr(model.get_submodule(parent), child, AdaptedLinear(model.get_submodule(name), cut))  # type: ignore[arg-type]
     for name in rig.new_modules:
         model.get_submodule(name).requires_grad_(True).float()
-    for module in row_modules(model).values():
+    for module, values in rows.items():
         module.rows.requires_grad_(True)
-        module.rows.data = module.rows.data.float()
+        module.rows.data = values
     if rig.device.type == "cpu" and rig.dtype != torch.float32:
         heads = [n for n in rig.new_modules if not isinstance(model.get_submodule(n), GradientCheckpointingLayer)]
         widen_linears(model, tuple(heads))

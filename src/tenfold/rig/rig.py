@@ -48,7 +48,7 @@ class Rig:
     rows: tuple[int, ...] = ()
     """Tokens whose rows of the embeddings, and of the head, learn apart from their tables (rig/rows.py)."""
     tokenizer: Tokenizer | None = None
-    """The model's, where a cut has given it another vocabulary than that of `source`."""
+    """The model's own; None where nobody has given it, and no cut another vocabulary than that of `source`."""
     texts: tuple[str, ...] = ()
     """Of the training rows, for a cut that learns from them before the run."""
     adapter: LoRA | None = None

@@ -24,8 +24,7 @@ from tenfold.export.base_hash import base_sha256, model_folder
 from tenfold.recipe import Recipe
 from tenfold.rig.model import build_rig, load_pretrained, rig_around
 from tenfold.rig.rig import Rig, Source
-from tenfold.rig.rows import folded
-from tenfold.rig.warm.start import RECORD, Change, plain_dict, read_change
+from tenfold.rig.warm.start import RECORD, Change, change_model, plain_dict, read_change
 from tenfold.run.retention import OldDomain, mean_states, nats_per_byte, old_texts, written_texts
 from tenfold.vocabulary import Extension
 
@@ -55,20 +54,19 @@ def named_base(recipe: Recipe) -> Base:
 def changed_base(recipe: Recipe, cut: WarmStart, folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
     """The model of `recipe` as `cut` changes it, in `folder`: read if it is there, else made."""
     named = named_base(recipe)
-    texts = training_texts(recipe)
     found = read_change(folder)
     if found is None or found.cut != plain_dict(cut):
         rig = replace(_load(recipe, device), dtype=dtype)
         tokenizer = Tokenizer.from_transformers(recipe.model.name, recipe.model.revision)
         domain = _before(recipe, rig, tokenizer)
         torch.manual_seed(recipe.train.seed)
-        rig = cut.apply(replace(rig, texts=tuple(texts)))
+        rig, change = change_model(replace(rig, texts=training_texts(recipe)), cut)
         changed = rig.tokenizer or tokenizer
         if domain is not None:
             domain = replace(domain, start=domain.score(rig, changed))
         with write_folder(folder) as writing:
-            _write(rig, cut, domain, writing)
-            _check_tokenizer(writing, changed, texts[:20])
+            _write(rig, cut, change, domain, writing)
+            _check_tokenizer(writing, changed, rig.texts[:20])
     return Base(
         Source(str(folder.absolute())), base_sha256(folder), named.named_sha256, OldDomain.read(folder / RETENTION)
     )
@@ -102,14 +100,11 @@ def _before(recipe: Recipe, rig: Rig, tokenizer: Tokenizer) -> OldDomain | None:
     return OldDomain(source, texts, "cosine", 1.0, 0.0, tuple(tuple(state) for state in states.tolist()))
 
 
-def _write(rig: Rig, cut: WarmStart, domain: OldDomain | None, folder: Path) -> None:
+def _write(rig: Rig, cut: WarmStart, change: Change, domain: OldDomain | None, folder: Path) -> None:
     config = AutoConfig.from_pretrained(rig.source.name, revision=rig.source.revision)
     stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
-    with folded(rig.model):
-        rig.model.to(stored).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
+    rig.model.to(stored).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
     _write_tokenizer(rig.source, cut, folder)
-    facts = tuple(fact for fact in rig.facts if fact.startswith(f"{cut.name}:"))
-    change = Change(plain_dict(cut), rig.rows, rig.new_modules, facts)
     (folder / RECORD).write_text(json.dumps(change.to_json()) + "\n", encoding="utf-8")
     if domain is not None:
         domain.write(folder / RETENTION)

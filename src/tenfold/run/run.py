@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from tenfold.data.dataset import Dataset
-from tenfold.data.tokenizer import Tokenizer
 from tenfold.export.adapter import save_adapter
 from tenfold.export.merge import save_model
 from tenfold.recipe import Recipe
@@ -133,10 +132,9 @@ class Run:
 
     def measure_retention(self) -> None:
         """Score the texts of the old domain, where a warm start has changed the model."""
-        if self.base.old_domain is not None:
+        if self.base.old_domain is not None and self.rig.tokenizer is not None:
             with self.meter.part("evaluate"):
-                tokenizer = Tokenizer.from_transformers(self.base.source.name)
-                self.retained = self.base.old_domain.score(self.rig, tokenizer)
+                self.retained = self.base.old_domain.score(self.rig, self.rig.tokenizer)
 
     def save(self) -> None:
         """Save everything that continuing from here needs."""

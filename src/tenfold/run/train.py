@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -155,7 +156,7 @@ def _build(plan: Plan, source: Source, dataset: Dataset, tokenizer: Tokenizer, d
     )
     if not any(isinstance(cut, FineTune) for cut in cuts):
         rig = initialise(rig)
-    return on_rig(cuts, with_new_blocks(rig))
+    return on_rig(cuts, with_new_blocks(replace(rig, tokenizer=tokenizer)))
 
 
 def learning_rate(recipe: Recipe, lora: bool) -> float:

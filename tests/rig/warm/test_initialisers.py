@@ -140,7 +140,7 @@ def test_ridge_regression_finds_an_affine_map() -> None:
 
 def test_tokens_in_the_same_company_are_alike() -> None:
     """2 and 3 stand between the same neighbours, 4 and 5 between others."""
-    texts = [[10, token, 11, 12] * 5 for token in (2, 3)] * 20 + [[20, token, 21, 22] * 5 for token in (4, 5)] * 20
+    texts = [[10, token, 11, 12] for token in (2, 3)] * 20 + [[20, token, 21, 22] for token in (4, 5)] * 20
     vectors, seen = company_vectors(texts, 30)
     assert vectors[2] @ vectors[3] > 0.9
     assert vectors[2] @ vectors[4] < 0.5
@@ -196,7 +196,8 @@ def test_windows_show_rare_tokens_first() -> None:
     wanted = frozenset(range(old.next_id, new.next_id))
     windows = choose_windows(TEXTS, old, new, wanted, 8, 400)
     assert 400 <= sum(len(window.new) for window in windows) < 450
-    assert wanted == {token for window in windows for token in window.new if token in wanted}
+    there = {token for text in TEXTS for token in new.encode(text, False)} & wanted
+    assert there == {token for window in windows for token in window.new if token in wanted}
     for window in windows:
         assert old.decode(window.old) == new.decode(window.new)
         assert all(

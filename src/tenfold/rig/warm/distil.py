@@ -57,7 +57,10 @@ def distilled_rows(request: Request) -> Rows:
     """Rows of sub-token means, fitted. Raises InputError without text that shows the new tokens."""
     wanted = frozenset(request.transfer.new_ids)
     most = DISTIL_POSITIONS * len(wanted)
-    windows = choose_windows(request.texts, request.old, request.new, wanted, WIDTH, most)
+    longest = int(getattr(request.model.config.get_text_config(), "max_position_embeddings", 0) or 4 * WIDTH)
+    width = min(WIDTH, longest // 4)  # the same stretch takes more of the old tokens
+    windows = choose_windows(request.texts, request.old, request.new, wanted, width, most)
+    windows = [window for window in windows if len(window.old) <= longest - 2]  # RoBERTa counts two positions more
     if not windows:
         raise InputError(
             "cuts.warm_start.initialise: distil learns new rows from text that holds their tokens, and found none; name"

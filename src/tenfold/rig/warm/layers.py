@@ -19,6 +19,7 @@ from tenfold.cuts.warm_start import WarmStart
 from tenfold.data.account import plain
 from tenfold.errors import InputError
 from tenfold.shape.families import FAMILIES, Family
+from tenfold.shape.shape import NAMES
 
 PER_LAYER = ("layer_types", "max_window_layers", "mlp_layer_types")
 """Settings of a configuration that speak of single layers."""
@@ -140,9 +141,8 @@ def _changed_config(config: PreTrainedConfig, order: Sequence[Block], layers: in
     for key in PER_LAYER:
         if isinstance(values := settings.get(key), list) and len(values) == layers:
             settings[key] = [values[min(block.number, layers - 1)] for block in order]
-    changed = type(config).from_dict(settings)
-    changed.num_hidden_layers = len(order)
-    return changed
+    count = next(name for name in NAMES["layers"] if name in settings)
+    return type(config).from_dict({**settings, count: len(order)})
 
 
 def _renamed(
@@ -173,7 +173,7 @@ def _silence(weights: dict[str, torch.Tensor], block: str, family: Family) -> No
 def _narrow(weights: dict[str, torch.Tensor], path: str, family: Family, config: PreTrainedConfig, width: int) -> None:
     """Keep in each block the `width` feed-forward neurons that write most: by the norm of what leads in times the norm
     of what leads out, which says how much a neuron can move the stream (arXiv 2312.09299 ranks by magnitude too)."""
-    key = next(name for name in ("intermediate_size", "n_inner", "hidden_dim", "ffn_dim") if hasattr(config, name))
+    key = next(name for name in NAMES["intermediate_size"] if hasattr(config, name))
     for place in range(config.num_hidden_layers):
         _narrow_block(weights, f"{path}.{place}.", family, width)
     setattr(config, key, width)
