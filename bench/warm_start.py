@@ -25,7 +25,7 @@ import yaml
 from measure import RESULTS, SHARED, fresh, interval, machine, tenfold_command, write_result
 
 CLASSICS = SHARED / "models" / "classics-28m"
-TRAINED, EVALUATED = 800, 50
+TRAINED, EVALUATED = 800, 40
 """Documents."""
 OWN = "own vocabulary"
 METHODS = ("random", "mean", "subtokens", "focus", "transplant", "donor", "distil")
@@ -121,11 +121,10 @@ def donor(seed: int, work: Path, data: dict[str, str]) -> Path:
     )
     fresh(tenfold_command("vocabulary", str(recipe), "--out", str(tokens_file), "--json"))
     tokenizer = extend(read_tokenizer(CLASSICS), json.loads(tokens_file.read_text()))
-    texts = [json.loads(line)["text"] for line in Path(data["train"]).open()]
+    texts = [json.loads(line)["text"] for line in Path(data["train"]).read_text().splitlines()]
     texts += (SHARED / "data" / "text" / "wikitext2-valid.txt").read_text().split("\n \n")
-    ids = torch.tensor(
-        [token for row in tokenizer.encode_batch(texts, add_special_tokens=False) for token in [0, *row]]
-    )
+    encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
+    ids = torch.tensor([token for row in encoded for token in (0, *row)])
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         vocab_size=tokenizer.next_id, hidden_size=256, intermediate_size=512, num_hidden_layers=2,
@@ -205,10 +204,8 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     for part, leg in dict.fromkeys((row["part"], row["leg"]) for row in rows):
         seeds = sorted({row["seed"] for row in rows if (row["part"], row["leg"]) == (part, leg)})
         legs = [by_key[part, leg, seed] for seed in seeds]
-        summary: dict[str, Any] = {
-            "seeds": seeds,
-            f"final {legs[0]['metric']}": interval([row["final"] for row in legs]),
-        }
+        finals = interval([row["final"] for row in legs])
+        summary: dict[str, Any] = {"seeds": seeds, f"final {legs[0]['metric']}": finals}
         summary["train seconds"] = interval([row["train_seconds"] for row in legs])
         if leg != OWN:
             summary["initialise seconds"] = interval([row["initialise_seconds"] for row in legs])
@@ -270,14 +267,9 @@ def main() -> None:
     arguments.work.mkdir(parents=True, exist_ok=True)
     path = result_path()
     rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
+    split = {"documents": TRAINED, "evaluated": EVALUATED}
     settings = {
-        "classics": {
-            "model": "classics-28m",
-            "data": "PubMedQA",
-            "documents": TRAINED,
-            "evaluated": EVALUATED,
-            **TRAIN,
-        },
+        "classics": {"model": "classics-28m", "data": "PubMedQA", **split, **TRAIN},
         "minilm": {"model": "all-MiniLM-L6-v2", "data": "sections of PubMedQA's abstracts", **MINILM_TRAIN},
     }
     for seed in arguments.seeds:
