@@ -25,11 +25,11 @@ import yaml
 from measure import RESULTS, SHARED, fresh, interval, machine, tenfold_command, write_result
 
 CLASSICS = SHARED / "models" / "classics-28m"
-TRAINED, EVALUATED = 800, 40
+TRAINED, EVALUATED = 640, 40
 """Documents."""
 OWN = "own vocabulary"
 METHODS = ("random", "mean", "subtokens", "focus", "transplant", "donor", "distil")
-TRAIN = {"batch_size": 8, "max_steps": 60, "eval_every_steps": 3, "learning_rate": 1e-3}
+TRAIN = {"batch_size": 32, "epochs": 1.0, "eval_every_steps": 1, "learning_rate": 1e-3}
 MINILM_TRAIN = {"batch_size": 32, "epochs": 4.0, "learning_rate": 2e-3, "dropout": 0.0}
 SECTIONS = ("BACKGROUND", "OBJECTIVE", "METHODS", "RESULTS", "CONCLUSIONS")
 USD_PER_HOUR = 0.0816

@@ -6,10 +6,12 @@ import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import decoders, models, normalizers, pre_tokenizers, trainers
 
+from jobs import make_recipe
 from tenfold.data.tokenizer import Tokenizer
 from tiny import tiny_folder
 
@@ -89,3 +91,27 @@ def write_texts(path: Path, texts: Sequence[str], task: str = "text") -> Path:
     rows = [{"text": text} if task == "text" else {"text": text, "label": f"label{len(text) % 3}"} for text in texts]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def warm_recipe(folder: Path, family: str = "llama", task: str = "text", **sections: Any) -> dict[str, Any]:
+    """Domain texts for a model whose tokenizer knows plain ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    growing_folder(folder / f"base-{family}", family)
+    recipe = make_recipe(
+        folder,
+        task,
+        family,
+        data={
+            "train": str(write_texts(folder / "domain.jsonl", domain_texts(40), task)),
+            "eval": str(write_texts(folder / "domain-eval.jsonl", domain_texts(8, 1), task)),
+        },
+        train={"epochs": None, "max_steps": 4, "batch_size": 8},
+    )
+    recipe["cuts"] = {"lora": {"rank": 4}, "warm_start": {"tokens": 12, "old_text": str(old_text(folder))}}
+    for name, values in sections.items():
+        recipe[name] = {**recipe.get(name, {}), **values}
+    return recipe
+
+
+def old_text(folder: Path) -> Path:
+    return write_texts(folder / "old.jsonl", plain_texts(20, 7))

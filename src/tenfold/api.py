@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset, read_tokenizer
 from tenfold.machine import find_machines
-from tenfold.planner import Plan, VocabularySizes, compare_sizes, make_plan, plan_vocabulary
+from tenfold.planner import Plan, VocabularySizes, check_warm_start, compare_sizes, make_plan, plan_vocabulary
 from tenfold.recipe import Recipe, WarmStartWish, load_recipe, recipe_from_dict
 from tenfold.shape import Shape, read_shape
 from tenfold.workload import Workload
@@ -34,6 +34,7 @@ def plan(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[st
     shape = read_shape(wishes.model.name, wishes.model.revision)
     dataset, tokenizer = read_dataset(wishes, shape)
     workload = Workload.from_samples(dataset.train, dataset.evaluation, labels=len(dataset.labels))
+    check_warm_start(wishes, shape, tokenizer)
     workload = replace(workload, new_vocabulary=plan_vocabulary(wishes, shape, tokenizer))
     return make_plan(wishes, shape, workload, machines)
 

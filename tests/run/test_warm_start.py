@@ -11,40 +11,15 @@ import torch
 import transformers
 
 import tenfold
-from jobs import make_recipe
 from tenfold.errors import BudgetReached, InputError
 from tenfold.export.adapter import load_adapter
 from tenfold.export.merge import merge
 from tenfold.recipe import Budget
 from tenfold.run.checkpoint import load_tensors, newest_state
 from tenfold.run.events import Event
-from vocabularies import DOMAIN, domain_texts, growing_folder, plain_texts, write_texts
+from vocabularies import DOMAIN, growing_folder, plain_texts, warm_recipe, write_texts
 
 IDS = torch.tensor([[5, 9, 17, 33, 8], [7, 6, 80, 4, 11]])
-
-
-def warm_recipe(folder: Path, family: str = "llama", task: str = "text", **sections: Any) -> dict[str, Any]:
-    """Domain texts for a model whose tokenizer knows plain ones."""
-    folder.mkdir(parents=True, exist_ok=True)
-    growing_folder(folder / f"base-{family}", family)
-    recipe = make_recipe(
-        folder,
-        task,
-        family,
-        data={
-            "train": str(write_texts(folder / "domain.jsonl", domain_texts(40), task)),
-            "eval": str(write_texts(folder / "domain-eval.jsonl", domain_texts(8, 1), task)),
-        },
-        train={"epochs": None, "max_steps": 4, "batch_size": 8},
-    )
-    recipe["cuts"] = {"lora": {"rank": 4}, "warm_start": {"tokens": 12, "old_text": str(old_text(folder))}}
-    for name, values in sections.items():
-        recipe[name] = {**recipe.get(name, {}), **values}
-    return recipe
-
-
-def old_text(folder: Path) -> Path:
-    return write_texts(folder / "old.jsonl", plain_texts(20, 7))
 
 
 def train(recipe: dict[str, Any]) -> tenfold.Receipt:

@@ -22,6 +22,9 @@ DISTIL_POSITIONS = 12
 DISTIL_EPOCHS = 3
 """distil goes over them so many times."""
 
+RETENTION_TOKENS = 3 * 10_000
+"""Tokens of the old domain that are scored: 16 texts of 2,000 characters, three times (run/retention.py)."""
+
 
 @dataclass(frozen=True)
 class WarmStart(Cut):
@@ -87,11 +90,12 @@ class WarmStart(Cut):
             shape=shape,
             workload=workload,
             row_parameters=rows,
-            preparation_flops=self._preparation_flops(job) if rows and self.initialise == "distil" else 0.0,
+            preparation_flops=2.0 * RETENTION_TOKENS * job.shape.block_parameters
+            + (self._distil_flops(job) if rows and self.initialise == "distil" else 0.0),
             full_block_parameters=blocks,
         )
 
-    def _preparation_flops(self, job: Job) -> float:
+    def _distil_flops(self, job: Job) -> float:
         """The teacher reads old tokens once; then rows are fitted through the first blocks, and below the head."""
         new = job.workload.new_vocabulary
         assert new is not None

@@ -14,6 +14,7 @@ from tenfold.planner.plan import (
 from tenfold.planner.search import make_plan
 from tenfold.planner.sizes import VocabularySizes, compare_sizes
 from tenfold.planner.vocabulary import plan_vocabulary
+from tenfold.planner.warm_start import check_warm_start
 
 __all__ = [
     "MachineOnPaper",
@@ -26,6 +27,7 @@ __all__ = [
     "VocabularySizes",
     "WorkloadOnPaper",
     "baseline_epochs",
+    "check_warm_start",
     "compare_sizes",
     "make_plan",
     "plan_vocabulary",
