@@ -107,7 +107,10 @@ def warm_recipe(folder: Path, family: str = "llama", task: str = "text", **secti
         },
         train={"epochs": None, "max_steps": 4, "batch_size": 8},
     )
-    recipe["cuts"] = {"lora": {"rank": 4}, "warm_start": {"tokens": 12, "old_text": str(old_text(folder))}}
+    recipe["cuts"] = {
+        "lora": {"rank": 4},
+        "warm_start": {"tokens": 5 if family == "bert" else 12, "old_text": str(old_text(folder))},
+    }
     for name, values in sections.items():
         recipe[name] = {**recipe.get(name, {}), **values}
     return recipe

@@ -106,7 +106,7 @@ def test_an_encoder_keeps_its_states(tmp_path: Path) -> None:
     assert receipt.retention.before == 1.0
     assert 0.3 < (receipt.retention.after or 0) < 0.99999
     unnamed = warm_recipe(tmp_path / "other", "bert", "classify")
-    unnamed["cuts"]["warm_start"] = {"tokens": 12}
+    unnamed["cuts"]["warm_start"] = {"tokens": 5}
     assert train(unnamed).retention is None
 
 
