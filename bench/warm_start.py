@@ -28,7 +28,7 @@ CLASSICS = SHARED / "models" / "classics-28m"
 TRAINED, EVALUATED = 640, 40
 """Documents."""
 OWN = "own vocabulary"
-METHODS = ("random", "mean", "subtokens", "focus", "transplant", "donor", "distil")
+METHODS = ("random", "mean", "subtokens", "compose", "focus", "transplant", "donor", "distil")
 TRAIN = {"batch_size": 32, "epochs": 1.0, "eval_every_steps": 1, "learning_rate": 1e-3}
 MINILM_TRAIN = {"batch_size": 32, "epochs": 4.0, "learning_rate": 2e-3, "dropout": 0.0}
 SECTIONS = ("BACKGROUND", "OBJECTIVE", "METHODS", "RESULTS", "CONCLUSIONS")
@@ -275,7 +275,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for part in arguments.part:
             for leg in arguments.legs:
-                needless = part == "minilm" and leg not in (OWN, "random", "subtokens", "distil")
+                needless = part == "minilm" and leg not in (OWN, "random", "subtokens", "compose")
                 if needless or any((r["part"], r["leg"], r["seed"]) == (part, leg, seed) for r in rows):
                     continue
                 rows.append(run_leg(part, leg, seed, arguments.work))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from tenfold.job import Job
     from tenfold.rig.rig import Rig
 
-Method = Literal["random", "mean", "subtokens", "focus", "transplant", "donor", "distil"]
+Method = Literal["random", "mean", "subtokens", "compose", "focus", "transplant", "donor", "distil"]
 
 DISTIL_BLOCKS = 1
 """distil matches states after so many blocks."""

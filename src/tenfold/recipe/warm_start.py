@@ -21,7 +21,7 @@ class WarmStartWish(Wish):
     tokenizer: Text | None = Field(
         default=None, description="Another whole vocabulary: a folder, or a Hugging Face id, with its tokenizer."
     )
-    initialise: Literal["random", "mean", "subtokens", "focus", "transplant", "donor", "distil"] = Field(
+    initialise: Literal["random", "mean", "subtokens", "compose", "focus", "transplant", "donor", "distil"] = Field(
         default="distil", description="What new rows start as; transplant and donor need a donor."
     )
     donor: Text | None = Field(

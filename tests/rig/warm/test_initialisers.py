@@ -18,6 +18,7 @@ from tenfold.data.tokenizer import Tokenizer, read_tokenizer
 from tenfold.errors import InputError
 from tenfold.rig.model import build_rig, load_pretrained
 from tenfold.rig.rig import Rig, Source
+from tenfold.rig.warm.compose import fit_composition
 from tenfold.rig.warm.distil import distilled_rows
 from tenfold.rig.warm.donor import fit_map, imported_rows
 from tenfold.rig.warm.focus import company_vectors, similar_rows, sparsemax
@@ -27,6 +28,7 @@ from tenfold.rig.warm.transplant import matching_pursuit, transplanted_rows
 from tenfold.rig.warm.vocabulary import INITIALISERS, change_vocabulary
 from tenfold.rig.warm.windows import align, choose_windows
 from tenfold.vocabulary import choose_tokens, extend, transfer
+from tenfold.vocabulary.splits import splits_of
 from vocabularies import bpe, domain_texts, growing_folder, plain_texts, save_tokenizer
 
 TEXTS = tuple(domain_texts(40))
@@ -86,6 +88,34 @@ def test_a_token_of_parts_is_their_mean(tmp_path: Path) -> None:
         assert rows.output is not None
         assert tables.output is not None
         torch.testing.assert_close(rows.output[place], tables.output[list(parts)].mean(0))
+
+
+def test_composition_is_learned_from_the_models_own_tokens() -> None:
+    """Rows of old tokens that follow a rule of their parts' rows: new ones follow it too, where means do not."""
+    rule = torch.randn(32, 32, generator=torch.Generator().manual_seed(0)) / 8
+
+    def ruled(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return left @ rule - 0.5 * right + 0.1
+
+    torch.manual_seed(0)
+    table = torch.randn(2000, 32)
+    pairs = torch.randint(0, 1000, (1000, 2))
+    table[1000:] = ruled(table[pairs[:, 0]], table[pairs[:, 1]])
+    weight = fit_composition(table, torch.cat([pairs, torch.arange(1000, 2000)[:, None]], 1))
+    left, right = torch.randn(20, 32), torch.randn(20, 32)
+    found = torch.cat([left, right, torch.ones(20, 1)], 1) @ weight
+    assert torch.nn.functional.cosine_similarity(found, ruled(left, right)).min() > 0.95
+    assert torch.nn.functional.cosine_similarity((left + right) / 2, ruled(left, right)).mean() < 0.5
+
+
+@pytest.mark.parametrize("family", ["llama", "bert"])
+def test_tokens_split_into_what_they_are_made_of(family: str, tmp_path: Path) -> None:
+    request = request_of(tmp_path / "base", family)
+    splits = splits_of(request.new)
+    spelled = {number: token for token, number in request.new.backend.get_vocab().items()}
+    assert {whole for _, _, whole in splits} >= set(request.transfer.new_ids)
+    for left, right, whole in splits:
+        assert spelled[left] + spelled[right].removeprefix("##") == spelled[whole]
 
 
 def test_a_tied_model_has_one_table(tmp_path: Path) -> None:

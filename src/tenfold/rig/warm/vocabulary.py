@@ -11,6 +11,7 @@ from tenfold.cuts.warm_start import Method, WarmStart
 from tenfold.data.account import plain
 from tenfold.data.tokenizer import Tokenizer, read_tokenizer
 from tenfold.errors import InputError
+from tenfold.rig.warm.compose import composed_rows
 from tenfold.rig.warm.distil import distilled_rows
 from tenfold.rig.warm.donor import imported_rows
 from tenfold.rig.warm.focus import similar_rows
@@ -24,6 +25,7 @@ INITIALISERS: dict[Method, Initialiser] = {
     "random": random_rows,
     "mean": mean_rows,
     "subtokens": subtoken_rows,
+    "compose": composed_rows,
     "focus": similar_rows,
     "transplant": transplanted_rows,
     "donor": imported_rows,
