@@ -44,7 +44,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "a block that is not there": ({"keep_layers": [7]}, "found 7, but the model has blocks 0 to 2"),
     "too many neurons": ({"intermediate_size": 4096}, "found 4096, but the model has 64"),
     "a misspelt key": ({"tokns": 5}, "did you mean cuts.warm_start.tokens"),
-    "an unknown method": ({"initialise": "magic"}, "found 'magic', expected random, mean, subtokens"),
+    "an unknown method": ({"initialise": "magic"}, r"found 'magic' \(text\), expected random, mean, subtokens"),
     "nothing to do": ({"keep_layers": [0, 1, 2]}, "cuts.warm_start: changes nothing"),
 }
 

@@ -26,7 +26,7 @@ FEWEST_EXAMPLES = 200
 
 
 def composed_rows(request: Request) -> Rows:
-    """Each table by its own rule; tokens without two known parts, and models that teach none, get means of parts."""
+    """Each table by its own rule; where too few tokens of the model teach one, means of parts."""
     old, new = splits_of(request.old), splits_of(request.new)
     numbers = dict(request.transfer.kept)
     return on_both(request.tables, lambda table: _composed(table, request, old, new, numbers))
@@ -35,10 +35,11 @@ def composed_rows(request: Request) -> Rows:
 def _composed(
     table: torch.Tensor, request: Request, old: Sequence[Split], new: Sequence[Split], numbers: dict[int, int]
 ) -> torch.Tensor:
-    rows = mean_of_parts(table, request)
     if len(old) < FEWEST_EXAMPLES:
-        return rows
+        return mean_of_parts(table, request)
     weight = fit_composition(table, torch.tensor(old))
+    everything = table[: request.old.next_id].mean(0)
+    rows = torch.stack([_one_by_one(table, parts, weight) if parts else everything for parts in request.transfer.parts])
     places = {number: place for place, number in enumerate(request.transfer.new_ids)}
 
     def row_of(number: int) -> torch.Tensor:
@@ -48,6 +49,14 @@ def _composed(
         if whole in places:
             rows[places[whole]] = _inputs(row_of(left)[None], row_of(right)[None])[0] @ weight
     return rows
+
+
+def _one_by_one(table: torch.Tensor, parts: Sequence[int], weight: torch.Tensor) -> torch.Tensor:
+    """A token's old parts put together from the left, for where no two tokens of the new vocabulary make it."""
+    row = table[parts[0]][None]
+    for part in parts[1:]:
+        row = _inputs(row, table[part][None]) @ weight
+    return row[0]
 
 
 def fit_composition(table: torch.Tensor, splits: torch.Tensor) -> torch.Tensor:
