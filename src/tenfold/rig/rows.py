@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -114,7 +114,7 @@ def fold_rows(model: PreTrainedModel) -> dict[str, RowEmbedding | RowHead]:
 
 
 @contextmanager
-def folded(model: PreTrainedModel) -> Iterator[None]:
+def folded(model: PreTrainedModel) -> Generator[None]:
     """Inside, the model has its plain embeddings and head, with the learned rows in their tables."""
     apart = fold_rows(model)
     try:

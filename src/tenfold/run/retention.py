@@ -58,8 +58,9 @@ class OldDomain:
         if not path.is_file():
             return None
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        states = tuple(tuple(state) for state in values["states"])
-        return cls(**{**values, "texts": tuple(values["texts"]), "states": states})
+        values["states"] = tuple(tuple(state) for state in values["states"])
+        values["texts"] = tuple(values["texts"])
+        return cls(**values)
 
     def score(self, rig: Rig, tokenizer: Tokenizer) -> float:
         """Of the rig as it is now."""

@@ -111,10 +111,14 @@ class Shape:
 
     def with_blocks(self, layers: int, intermediate_size: int) -> Shape:
         """This shape with so many blocks, and feed-forward parts so wide."""
-        wide, narrow = self.intermediate_size, intermediate_size
-        sides = {"gate": (1, narrow), "up": (1, narrow), "gate_up": (1, 2 * narrow), "down": (narrow, 1)}
+        outputs = {"gate": intermediate_size, "up": intermediate_size, "gate_up": 2 * intermediate_size}
+        inputs = {"down": intermediate_size}
         linears = tuple(
-            linear if linear.name not in sides or wide == narrow else _resized(linear, *sides[linear.name])
+            replace(
+                linear,
+                in_features=inputs.get(linear.name, linear.in_features),
+                out_features=outputs.get(linear.name, linear.out_features),
+            )
             for linear in self.block_linears
         )
         changed = replace(self, layers=layers, intermediate_size=intermediate_size, block_linears=linears)
@@ -180,15 +184,6 @@ def shape_from_config(
         weights_bytes_on_disk=None if stored is None else stored.bytes,
         dtype_on_disk=_word(config, ("dtype", "torch_dtype"), "float32") if stored is None else stored.dtype,
         **sizes,
-    )
-
-
-def _resized(linear: LinearShape, inputs: int, outputs: int) -> LinearShape:
-    """Where a side is 1 it stays as it is."""
-    return replace(
-        linear,
-        in_features=linear.in_features if inputs == 1 else inputs,
-        out_features=linear.out_features if outputs == 1 else outputs,
     )
 
 

@@ -10,7 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import tokenizers
 
@@ -33,7 +33,7 @@ def kind_of(tokenizer: Tokenizer) -> Kind:
             f"cuts.warm_start.tokens: the tokenizer of {plain(tokenizer.name)} is a {found}, which cannot take more"
             f" tokens ({' and '.join(KINDS)} can); name another tokenizer in cuts.warm_start.tokenizer"
         )
-    return cast("Kind", found)
+    return found
 
 
 def extend(tokenizer: Tokenizer, tokens: Sequence[str]) -> Tokenizer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,16 +95,5 @@ def check_spelling(one: Tokenizer, other: Tokenizer, key: str) -> None:
 def spelling(tokenizer: Tokenizer) -> str:
     """How the tokenizer writes what stands behind a space, and what continues a word."""
     backend: Any = tokenizer.backend
-    kinds = _kinds(backend.decoder) | _kinds(backend.pre_tokenizer) | {type(backend.model).__name__}
-    return next(text for kind, text in SPELLINGS.items() if kind in kinds or not kind)
-
-
-def _kinds(part: Any) -> set[str]:
-    """Names of a tokenizer's part, and of those that a sequence of them holds."""
-    if part is None:
-        return set()
-    return {type(part).__name__, *_named(repr(part))}
-
-
-def _named(text: str) -> Sequence[str]:
-    return [kind for kind in SPELLINGS if kind and f"{kind}(" in text]
+    parts = f"{backend.decoder!r} {backend.pre_tokenizer!r} {type(backend.model).__name__}("
+    return next(text for kind, text in SPELLINGS.items() if not kind or f"{kind}(" in parts)

@@ -183,6 +183,17 @@ def test_sparsemax_is_the_nearest_point_of_the_simplex() -> None:
     torch.testing.assert_close(weights, torch.tensor([[0.55, 0.45, 0.0], [1.0, 0.0, 0.0], [1 / 3, 1 / 3, 1 / 3]]))
 
 
+@pytest.mark.parametrize("make", [similar_rows, imported_rows, transplanted_rows])
+def test_rows_from_elsewhere_are_as_long_as_means_of_parts(make, tmp_path: Path) -> None:
+    request = request_of(tmp_path / "base")
+    request = replace(request, donor=str(make_donor(request, tmp_path / "donor")))
+    rows, parts = make(request), subtoken_rows(request)
+    for found, reference in ((rows.input, parts.input), (rows.output, parts.output)):
+        assert found is not None
+        assert reference is not None
+        torch.testing.assert_close(found.norm(dim=1), reference.norm(dim=1), rtol=1e-3, atol=1e-5)
+
+
 def test_focus_mixes_old_rows(tmp_path: Path) -> None:
     request = request_of(tmp_path / "base")
     rows = similar_rows(request)

@@ -15,7 +15,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 from tenfold.data.account import plain
 from tenfold.data.tokenizer import read_tokenizer
 from tenfold.errors import InputError
-from tenfold.rig.warm.means import mean_of_parts
+from tenfold.rig.warm.means import mean_of_parts, with_norms_of
 from tenfold.rig.warm.request import Request, Rows, on_both, tables_of
 from tenfold.vocabulary.transfer import shared_ids
 
@@ -73,7 +73,7 @@ def imported_rows(request: Request) -> Rows:
 def _mapped(donor: Donor, theirs: torch.Tensor, ours: torch.Tensor, fallback: torch.Tensor) -> torch.Tensor:
     rows = fallback.clone()
     weight, bias = fit_map(theirs[donor.shared_theirs], ours[donor.shared_ours])
-    rows[donor.places] = theirs[donor.ids] @ weight + bias
+    rows[donor.places] = with_norms_of(theirs[donor.ids] @ weight + bias, fallback[donor.places])
     return rows
 
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from tenfold.errors import InputError
-from tenfold.rig.warm.means import mean_of_parts
+from tenfold.rig.warm.means import mean_of_parts, with_norms_of
 from tenfold.rig.warm.request import Request, Rows, on_both
 
 WINDOW = 5
@@ -41,7 +41,7 @@ def similar_rows(request: Request) -> Rows:
 
     def make(table: torch.Tensor) -> torch.Tensor:
         rows = mean_of_parts(table, request)
-        rows[places] = weights @ table[kept[:, 1]]
+        rows[places] = with_norms_of(weights @ table[kept[:, 1]], rows[places])
         return rows
 
     return on_both(request.tables, make)

@@ -30,6 +30,16 @@ def subtoken_rows(request: Request) -> Rows:
     return on_both(request.tables, lambda table: mean_of_parts(table, request))
 
 
+def with_norms_of(rows: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Each of `rows` [n, hidden] as long as that of `reference`.
+
+    Rows that come from elsewhere point where they should, but their length says more about how they were found: least
+    squares shrinks, and so does a mean of many. A row's length is how readily its token is written, so that means of
+    parts, which are known to do, are the measure.
+    """
+    return rows * (reference.norm(dim=1, keepdim=True) / rows.norm(dim=1, keepdim=True).clamp_min(1e-12))
+
+
 def mean_of_parts(table: torch.Tensor, request: Request) -> torch.Tensor:
     """[n, hidden]; the mean of all rows for a token without parts."""
     everything = table[: request.old.next_id].mean(0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from tenfold.rig.warm.donor import Donor, read_donor
-from tenfold.rig.warm.means import mean_of_parts
+from tenfold.rig.warm.means import mean_of_parts, with_norms_of
 from tenfold.rig.warm.request import Request, Rows, on_both
 
 SPARSITY = 64
@@ -38,7 +38,7 @@ def _combined(donor: Donor, theirs: torch.Tensor, ours: torch.Tensor, fallback: 
     count = max(1, min(SPARSITY, theirs.shape[1] // 4, len(dictionary)))
     for places, ids in zip(donor.places.split(AT_ONCE), donor.ids.split(AT_ONCE), strict=True):
         chosen, weights = matching_pursuit(theirs[ids], dictionary, count)
-        rows[places] = (weights[:, None] @ values[chosen])[:, 0]
+        rows[places] = with_norms_of((weights[:, None] @ values[chosen])[:, 0], fallback[places])
     return rows
 
 
