@@ -11,6 +11,9 @@ from tenfold.data.tokenizer import Tokenizer
 
 Offsets = Sequence[tuple[int, int]]
 
+POOL = 32
+"""Times the tokens that are wanted: so many are looked through, whatever the length of the texts."""
+
 
 @dataclass(frozen=True)
 class Window:
@@ -27,7 +30,7 @@ def choose_windows(
 ) -> list[Window]:
     """Windows of about `width` new tokens, `most` tokens in all: those first that show the `wanted` tokens which have
     been seen least, so that rare tokens are seen as often as there are texts for it."""
-    windows = [window for text in texts for window in _windows(text, old, new, width)]
+    windows = _pool(texts, old, new, width, POOL * most)
     seen: Counter[int] = Counter()
     chosen: list[Window] = []
     left = most
@@ -44,6 +47,18 @@ def choose_windows(
             break
         windows = rest
     return chosen
+
+
+def _pool(texts: Sequence[str], old: Tokenizer, new: Tokenizer, width: int, most: int) -> list[Window]:
+    found: list[Window] = []
+    tokens = 0
+    for text in texts:
+        for window in _windows(text, old, new, width):
+            found.append(window)
+            tokens += len(window.new)
+        if tokens >= most:
+            break
+    return found
 
 
 def _windows(text: str, old: Tokenizer, new: Tokenizer, width: int) -> Iterator[Window]:
