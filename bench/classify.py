@@ -25,8 +25,8 @@ from tenfold.demo.tickets import write_tickets
 RECIPE: dict[str, Any] = {
     "task": "classify",
     "machine": {"name": "local", "usd_per_hour": 0.0816},
-    "cuts": {"lora": True, "pack": {"tokens": 256}},
-    "train": {"epochs": 3.0, "batch_size": 32, "learning_rate": 2e-3, "dropout": 0.0},
+    "cuts": {"lora": {"rank": 4, "alpha": 8}, "pack": {"tokens": 256}},
+    "train": {"epochs": 3.0, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.0},
 }
 
 BANKING77 = SHARED / "data" / "banking77"

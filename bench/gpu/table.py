@@ -86,11 +86,13 @@ def _line(key: tuple[str, ...], repeats: Sequence[Mapping[str, Any]]) -> list[st
 def _title(system: str, row: Mapping[str, Any]) -> str:
     if system.startswith("ours-"):
         return f"**tenfold**, {system.removeprefix('ours-').replace('@', ', micro-batches of ')}"
-    return f"{row['system']}, {row['setting'].replace('-', ' ')}" + _extras(system)
+    return f"{row['system']}, {row['setting'].replace('-', ' ')}" + _extras(system, row)
 
 
-def _extras(system: str) -> str:
-    return {"unsloth-graphs": ", CUDA graphs", "unsloth-model": ", FastModel"}.get(system, "")
+def _extras(system: str, row: Mapping[str, Any]) -> str:
+    extra = {"unsloth-graphs": ", CUDA graphs", "unsloth-model": ", FastModel"}.get(system, "")
+    lacks_kernel = row["workload"] == "packed" and any("no xformers" in fact for fact in row["facts"])
+    return extra + (", without xformers: each row attends on its own" if lacks_kernel else "")
 
 
 def _verdict(repeats: Sequence[Mapping[str, Any]]) -> str:

@@ -26,8 +26,16 @@ def test_rows_of_one_length_are_uniform() -> None:
 def test_places_beyond_the_last_row_are_empty() -> None:
     rows = ragged_rows([5, 2, 4])
     assert not rows.uniform
-    assert rows.longest == 8
     assert rows.starts.tolist() == [0, 5, 7, 11, 11]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "places", "longest"),
+    [([5, 2, 4], 4, 1024), ([1500, 700], 16, 2048), ([200] * 80 + [384], 128, 1024), ([50] * 300 + [40], 512, 1024)],
+)
+def test_different_rows_have_few_different_shapes(lengths: list[int], places: int, longest: int) -> None:
+    rows = ragged_rows(lengths)
+    assert (len(rows.starts) - 1, rows.longest) == (places, longest)
 
 
 @pytest.mark.parametrize(

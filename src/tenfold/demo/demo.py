@@ -64,7 +64,10 @@ def recipe(model: Path, train_file: Path, test_file: Path, output: Path, quick: 
         "task": "classify",
         "data": {"train": str(train_file), "eval": str(test_file)},
         "machine": {"name": "local", "usd_per_hour": USD_PER_HOUR},
-        "cuts": {"lora": True, "pack": {"tokens": 256}},  # small micro-batches: on a CPU they cost memory, not time
-        "train": {**length, "batch_size": 32, "learning_rate": 2e-3, "dropout": 0.0},
+        "cuts": {
+            "lora": {"rank": 4, "alpha": 8},
+            "pack": {"tokens": 256},
+        },  # small micro-batches: on a CPU they cost memory, not time
+        "train": {**length, "batch_size": 16, "learning_rate": 1e-3, "dropout": 0.0},
         "output": {"folder": str(output / "run"), "tags": ["demo"]},
     }

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 import torch._functorch.config as partitioning
+from torch._dynamo import mark_static_address
 from torch._inductor.compile_fx import compile_fx
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tenfold.errors import NoEffect
 from tenfold.rig.chunked_loss import ChunkedLoss, loss_in_one_pass
 from tenfold.rig.graphs import GraphedBackward
+from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.merging import merge_products
 from tenfold.rig.packing import PackedLayout
 from tenfold.rig.rig import Rig
@@ -28,6 +30,10 @@ def compile_rig(rig: Rig) -> Rig:
     if not blocks:
         raise NoEffect(f"fuse: {type(rig.model).__name__} has no layers to compile one by one")
     groups = merge_products(rig) if rig.adapter is not None else []
+    for part in frozen_parts(rig.model):
+        # Then the compiler takes them for parameters: free to read again in the backward pass. Else it may count a
+        # weight that is made dense as cheaper to keep than what it was made of.
+        mark_static_address(part)
     for block in blocks:
         block.compile(backend=lean_inductor)
     facts = [f"fuse: {len(blocks)} layers compiled, {sum(groups)} adapted products merged into {len(groups)}"]
@@ -39,6 +45,12 @@ def compile_rig(rig: Rig) -> Rig:
         rig = replace(rig, layout=replace(rig.layout, steady=True), backpropagate=GraphedBackward())
         facts.append("fuse: micro-batches of one shape recorded as CUDA graphs")
     return replace(rig, facts=(*rig.facts, *facts))
+
+
+def frozen_parts(model: torch.nn.Module) -> list[torch.Tensor]:
+    """What merged products hold of frozen weights."""
+    groups = [module.group for module in model.modules() if isinstance(module, AdaptedLinear)]
+    return [part for group in groups if group is not None for part in group.parts]
 
 
 def lean_inductor(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:

@@ -93,8 +93,7 @@ def _stored(bases: list[StoredLinear], compute: str, kept: bool) -> tuple[Operan
         return Stored(storage, names), tuple(part for base in bases for part in base.parts.values())
     if isinstance(storage, Fp8Storage) or kept:
         codes, scale = _fp8_codes(bases)
-        turned = [own.t().contiguous() for own in codes.split([base.out_features for base in bases])] if kept else []
-        return Fp8(), (codes, scale, *turned)
+        return Fp8(), (codes, scale, *([codes.t().contiguous()] if kept else []))
     parts: list[torch.Tensor] = []
     for base in bases:
         _, scale = fp8_rows(base.weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,8 +22,8 @@ class Operand(Protocol):
         """x [T, K] to x W[rows]^T [T, n] of each layer; `places` are its rows of W."""
         ...
 
-    def input_gradient(self, dy: torch.Tensor, parts: Sequence[torch.Tensor], layer: int, rows: slice) -> torch.Tensor:
-        """dy [T, n] of one layer, whose weight is W[rows], to dy W[rows], [T, K]."""
+    def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """dy [T, n] of each layer to the sum of all dy W[rows], [T, K]."""
         ...
 
 
@@ -36,14 +36,15 @@ class Dense:
         y = x @ parts[0].t()
         return [y[:, rows] for rows in places]
 
-    def input_gradient(self, dy: torch.Tensor, parts: Sequence[torch.Tensor], layer: int, rows: slice) -> torch.Tensor:
-        """dy [T, n] to dy W[rows], [T, K]."""
-        return dy @ parts[0][rows]
+    def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """dy of each layer to their dy W, [T, K], by one product."""
+        return _beside(dys) @ parts[0]
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Weights in few bits, made dense in the dtype of x for each pass. Parts: those of each layer in turn."""
+    """Weights in few bits, made dense in the dtype of x for each pass, one layer at a time. Parts: those of each layer
+    in turn."""
 
     storage: Storage
     names: tuple[str, ...]
@@ -51,43 +52,40 @@ class Stored:
 
     def products(self, x: torch.Tensor, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
         """x [T, K] to x W[rows]^T of each layer."""
-        return [x @ self._weight(parts, layer, x.dtype).t() for layer in range(len(places))]
+        return [x @ weight.t() for weight in self._weights(parts, x.dtype)]
 
-    def input_gradient(self, dy: torch.Tensor, parts: Sequence[torch.Tensor], layer: int, rows: slice) -> torch.Tensor:
-        """dy [T, n] to dy W[rows], [T, K]."""
-        return dy @ self._weight(parts, layer, dy.dtype)
+    def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """dy of each layer to their dy W, [T, K] float32."""
+        weights = self._weights(parts, dys[0].dtype)
+        return _sum([dy @ weight for dy, weight in zip(dys, weights, strict=True)])
 
-    def _weight(self, parts: Sequence[torch.Tensor], layer: int, dtype: torch.dtype) -> torch.Tensor:
-        count = len(self.names)
-        own = parts[layer * count : (layer + 1) * count]
-        return self.storage.load(dict(zip(self.names, own, strict=True)), dtype)
+    def _weights(self, parts: Sequence[torch.Tensor], dtype: torch.dtype) -> Iterator[torch.Tensor]:
+        for own in _by_layer(parts, len(self.names)):
+            yield self.storage.load(dict(zip(self.names, own, strict=True)), dtype)
 
 
 @dataclass(frozen=True)
 class Fp8:
     """Both sides in float8_e4m3fn with a float32 scale per row, sums in float32.
 
-    Parts: W float8_e4m3fn and the scale [N] float32 of its rows. If there are more, they are the weights of each layer
-    transposed, [K, n] contiguous; else that copy is made anew in each backward pass: the hardware wants both factors to
-    be contiguous along the summed dimension.
+    Parts: W float8_e4m3fn [N, K] and its row scales [N] float32. A third is W transposed, [K, N] contiguous, else that
+    copy is made anew in each backward pass: the hardware wants both factors to be contiguous along what is summed.
     """
 
     def products(self, x: torch.Tensor, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
         """x [T, K] to x W[rows]^T of each layer, by one product; x is rounded to fp8."""
-        narrow, scale = fp8_rows(x)
-        y = scaled_product(narrow, scale, parts[0], parts[1])
+        y = scaled_product(*fp8_rows(x), parts[0], parts[1])
         return [y[:, rows] for rows in places]
 
-    def input_gradient(self, dy: torch.Tensor, parts: Sequence[torch.Tensor], layer: int, rows: slice) -> torch.Tensor:
-        """dy [T, n] to dy W[rows], [T, K]; W's row scales join dy before it is rounded to fp8."""
-        turned = parts[2 + layer] if len(parts) > 2 else parts[0][rows].t().contiguous()
-        return _fp8_input_gradient(dy, turned, parts[1][rows])
+    def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """dy of each layer to their dy W, [T, K], by one product."""
+        return _fp8_input_gradient(_beside(dys), parts[2] if len(parts) > 2 else parts[0].t().contiguous(), parts[1])
 
 
 @dataclass(frozen=True)
 class StoredFp8:
-    """Weights in few bits, made fp8 for each pass and multiplied as `Fp8` does. Parts: those of each layer and, last,
-    the scale [n] float32 of its rows."""
+    """Weights in few bits, made fp8 for each pass, one layer at a time, and multiplied as `Fp8` does. Parts: those of
+    each layer and, last, the scale [n] float32 of its rows."""
 
     storage: Storage
     names: tuple[str, ...]
@@ -95,20 +93,40 @@ class StoredFp8:
 
     def products(self, x: torch.Tensor, parts: Sequence[torch.Tensor], places: Sequence[slice]) -> list[torch.Tensor]:
         """x [T, K] to x W[rows]^T of each layer; x is rounded once."""
-        narrow, scale = fp8_rows(x)
-        layers = (self._weight(parts, layer) for layer in range(len(places)))
-        return [scaled_product(narrow, scale, weight, weight_scale) for weight, weight_scale in layers]
+        rounded = fp8_rows(x)
+        return [scaled_product(*rounded, codes, scale) for codes, scale in self._weights(parts)]
 
-    def input_gradient(self, dy: torch.Tensor, parts: Sequence[torch.Tensor], layer: int, rows: slice) -> torch.Tensor:
-        """dy [T, n] to dy W[rows], [T, K]."""
-        weight, scale = self._weight(parts, layer)
-        return _fp8_input_gradient(dy, weight.t().contiguous(), scale)
+    def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """dy of each layer to their dy W, [T, K] float32."""
+        layers = zip(dys, self._weights(parts), strict=True)
+        return _sum([_fp8_input_gradient(dy, codes.t().contiguous(), scale) for dy, (codes, scale) in layers])
 
-    def _weight(self, parts: Sequence[torch.Tensor], layer: int) -> tuple[torch.Tensor, torch.Tensor]:
-        count = len(self.names) + 1
-        *own, scale = parts[layer * count : (layer + 1) * count]
-        wide = self.storage.load(dict(zip(self.names, own, strict=True)), torch.float32)
-        return (wide / scale[:, None]).to(torch.float8_e4m3fn), scale
+    def _weights(self, parts: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for *own, scale in _by_layer(parts, len(self.names) + 1):
+            wide = self.storage.load(dict(zip(self.names, own, strict=True)), torch.float32)
+            yield (wide / scale[:, None]).to(torch.float8_e4m3fn), scale
+
+
+def _by_layer(parts: Sequence[torch.Tensor], count: int) -> list[Sequence[torch.Tensor]]:
+    """The `count` parts of each layer."""
+    return [parts[start : start + count] for start in range(0, len(parts), count)]
+
+
+def _beside(dys: Sequence[torch.Tensor]) -> torch.Tensor:
+    return dys[0] if len(dys) == 1 else torch.cat(list(dys), dim=1)
+
+
+def _sum(values: Sequence[torch.Tensor]) -> torch.Tensor:
+    """In float32."""
+    wide = [value.float() for value in values]
+    return sum(wide[1:], wide[0])
+
+
+def _fp8_input_gradient(dy: torch.Tensor, turned: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """dy [T, N] times W [N, K], given as its fp8 numbers transposed, [K, N], and the scale [N] of its rows, which join
+    dy before it is rounded to fp8, because they run along what is summed."""
+    ones = torch.ones(turned.shape[0], dtype=torch.float32, device=dy.device)
+    return scaled_product(*fp8_rows(dy.float() * scale), turned, ones)
 
 
 def fp8_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -116,13 +134,6 @@ def fp8_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     wide = x.float()
     scale = wide.abs().amax(-1, keepdim=True).clamp_min(1e-12) / FP8_LARGEST
     return (wide / scale).to(torch.float8_e4m3fn), scale
-
-
-def _fp8_input_gradient(dy: torch.Tensor, turned: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """dy [T, n] times W [n, K], given as its fp8 numbers transposed, [K, n], and the scale [n] of its rows."""
-    narrow, dy_scale = fp8_rows(dy.float() * scale)
-    ones = torch.ones(turned.shape[0], dtype=torch.float32, device=dy.device)
-    return scaled_product(narrow, dy_scale, turned, ones)
 
 
 def scaled_product(x: torch.Tensor, x_scale: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

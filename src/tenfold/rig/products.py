@@ -6,7 +6,7 @@ With x [T, K], a frozen weight W [N, K] and adapters A [r, K], B [N, r]:
     backward   dx = dy W + scale (dy B) A,   dB = scale dy^T (x A^T),   dA = scale (dy B)^T x
 
 Nothing but x and x A^T is kept, and no gradient of W is ever made (arXiv 2106.09685). Layers that read the same x are
-one product in the forward pass: their weights lie under each other, and their adapters' A too.
+one product in either pass: their weights lie under each other, their adapters' A too, and their dy side by side.
 """
 
 from __future__ import annotations
@@ -50,18 +50,15 @@ class AdaptedProduct(torch.autograd.Function):
         weight, down, up = _split(tensors, ctx.parts)
         up_gradients: list[torch.Tensor] = []
         thin_gradients: list[torch.Tensor] = []
-        wide: list[torch.Tensor] = []
-        places = zip(grads, up, _ranges(up), _ranges(down), strict=True)
-        for layer, (dy, b, rows, ranks) in enumerate(places):
+        for dy, b, ranks in zip(grads, up, _ranges(down), strict=True):
             up_gradients.append((dy.t() @ thin[:, ranks]).to(b.dtype) * ctx.scale)
             thin_gradients.append(dy @ (b * ctx.scale).to(dy.dtype))
-            if ctx.needs_input_grad[0]:
-                wide.append(ctx.operand.input_gradient(dy, weight, layer, rows).float())
         thin_gradient = torch.cat(thin_gradients, dim=1)
         down_gradient = thin_gradient.t() @ x
         x_gradient = None
-        if wide:
-            x_gradient = (sum(wide[1:], wide[0]) + (thin_gradient @ _stack(down, x.dtype)).float()).to(x.dtype)
+        if ctx.needs_input_grad[0]:
+            wide = ctx.operand.input_gradient(grads, weight)
+            x_gradient = (wide.float() + (thin_gradient @ _stack(down, x.dtype)).float()).to(x.dtype)
         down_gradients = [down_gradient[ranks].to(a.dtype) for a, ranks in zip(down, _ranges(down), strict=True)]
         return (x_gradient, None, None, None, *[None] * len(weight), *down_gradients, *up_gradients)
 

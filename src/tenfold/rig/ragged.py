@@ -33,6 +33,14 @@ class Ragged:
         return replace(self, starts=self.starts.to(device, non_blocking=non_blocking))
 
 
+SHORTEST_LIMIT = 1024
+"""Rows that are shorter have it as their common limit: the kernel's blocks past a row's end cost next to nothing, and
+every other limit is a shape of its own, to be compiled and recorded."""
+
+TOKENS_A_PLACE = 128
+"""There are places for at least so many rows as would be on average this long, for the same reason."""
+
+
 def ragged_rows(lengths: Sequence[int]) -> Ragged:
     """Rows of these lengths end to end, counted in powers of two: places beyond the last row hold rows of no length."""
     ends = torch.tensor(lengths).cumsum(0)
@@ -40,11 +48,11 @@ def ragged_rows(lengths: Sequence[int]) -> Ragged:
     if len(set(lengths)) == 1:
         starts = torch.arange(0, total + 1, lengths[0])
         return Ragged(starts.int(), lengths[0], uniform=True)
-    places = power_of_two(len(lengths))
+    places = power_of_two(max(len(lengths), total // TOKENS_A_PLACE))
     starts = torch.full((places + 1,), total)
     starts[0] = 0
     starts[1 : len(lengths) + 1] = ends
-    return Ragged(starts.int(), power_of_two(max(lengths)), uniform=False)
+    return Ragged(starts.int(), power_of_two(max(*lengths, SHORTEST_LIMIT)), uniform=False)
 
 
 def power_of_two(least: int) -> int:

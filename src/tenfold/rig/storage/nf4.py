@@ -61,8 +61,9 @@ class Nf4:
         blocks = absmax.shape[1]
         if missing := blocks * NF4_BLOCK - columns:
             codes = F.pad(codes, (0, missing // 2))
-        # one expression, so that eager mode frees the levels once they are multiplied
-        weight = F.embedding(codes.int(), parts["pairs"]).view(rows, blocks, NF4_BLOCK) * absmax[..., None]
+        # One expression, so that eager mode frees the levels once they are multiplied. Indexed and not F.embedding,
+        # which a compiler would not make again in the backward pass: it would keep the dense weight instead.
+        weight = parts["pairs"][codes.int()].view(rows, blocks, NF4_BLOCK) * absmax[..., None]
         return weight.view(rows, -1)[:, :columns].to(dtype)
 
     def bits_per_weight(self, in_features: int) -> float:
