@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from tenfold.shape import Shape, shape_from_config
+from tiny import FAMILIES
+
 LLAMA_8B = {
     "model_type": "llama",
     "hidden_size": 4096,
@@ -14,3 +17,8 @@ LLAMA_8B = {
     "dtype": "bfloat16",
 }
 """What matters here of the configuration of Llama-3.1-8B, which has 8,030,261,248 weights."""
+
+
+def make_shape(family: str) -> Shape:
+    """A tiny model of `family` on paper."""
+    return shape_from_config(family, FAMILIES[family].to_dict())

@@ -13,11 +13,12 @@ import pytest
 import torch
 
 from rigs import make_rig, make_rows, step_gradient
-from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, cut_from_dict, on_rig
+from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, WarmStart, cut_from_dict, on_rig
 from tenfold.errors import InputError, NoEffect
-from tenfold.rig.model import build_rig
+from tenfold.rig.model import build_rig, load_pretrained
 from tenfold.rig.rig import Rig, Source, Task
 from tiny import tiny_folder
+from vocabularies import growing_folder
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,9 @@ class Case:
 
 CASES = {
     "fine_tune": Case(FineTune()),
+    "warm_start": Case(
+        WarmStart(tokens=("my", "myo"), initialise="subtokens", rows_first=0.25, keep_layers=(0, 2), grow_layers=1)
+    ),
     "quantize": Case(Quantize(storage="int8")),
     "lora": Case(LoRA(rank=4, alpha=8.0, dropout=0.1, targets=("q_proj",), rslora=True)),
     "pack": Case(Pack(tokens=48)),
@@ -79,6 +83,8 @@ def test_pricing_needs_no_torch() -> None:
 def make_case_rig(case: Case, tmp_path: Any) -> Rig:
     if isinstance(case.cut, FineTune):
         return build_rig(Source(str(tiny_folder(tmp_path / "base"))), case.task)
+    if isinstance(case.cut, WarmStart):
+        return load_pretrained(build_rig(Source(str(growing_folder(tmp_path / "base"))), case.task))
     return make_rig("llama", case.task)
 
 
@@ -118,8 +124,15 @@ class Bare(torch.nn.Module):
     def get_output_embeddings(self) -> None:
         return None
 
+    def get_input_embeddings(self) -> None:
+        return None
 
-@pytest.mark.parametrize("cut", [Quantize(), LoRA(), Pack(), Fuse(), Checkpoint(layers=1)], ids=lambda cut: cut.name)
+
+@pytest.mark.parametrize(
+    "cut",
+    [WarmStart(tokens=("my",)), Quantize(), LoRA(), Pack(), Fuse(), Checkpoint(layers=1)],
+    ids=lambda cut: cut.name,
+)
 def test_refuses_a_model_without_its_target(cut: Cut) -> None:
     rig = make_rig("llama", "sft")
     bare = Rig(Bare(), "sft", rig.source, rig.device, rig.layout, rig.loss)  # type: ignore[arg-type]

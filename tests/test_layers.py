@@ -16,6 +16,7 @@ LAYERS = (
     ("recipe",),
     ("shape", "machine"),
     ("data",),
+    ("vocabulary",),
     ("workload",),
     ("job",),
     ("rig", "cuts"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tenfold.api import apply, plan, train
-    from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize
+    from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, WarmStart
     from tenfold.planner import Plan
     from tenfold.receipt import Receipt
     from tenfold.recipe import Recipe, load_recipe
@@ -21,7 +21,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "tenfold.api": ("apply", "plan", "train"),
-    "tenfold.cuts": ("CUTS", "Checkpoint", "Cut", "FineTune", "Fuse", "LoRA", "Pack", "Quantize"),
+    "tenfold.cuts": ("CUTS", "Checkpoint", "Cut", "FineTune", "Fuse", "LoRA", "Pack", "Quantize", "WarmStart"),
     "tenfold.planner": ("Plan",),
     "tenfold.receipt": ("Receipt",),
     "tenfold.recipe": ("Recipe", "load_recipe"),
@@ -39,6 +39,7 @@ __all__ = [
     "Quantize",
     "Receipt",
     "Recipe",
+    "WarmStart",
     "__version__",
     "apply",
     "load_recipe",

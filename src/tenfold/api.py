@@ -14,8 +14,8 @@ from tenfold.errors import InputError
 from tenfold.job.fit import learned
 from tenfold.ledger import Row, default_ledger_path, feedback, open_ledger
 from tenfold.machine import MEMORY_MARGIN, Machine, find_machines, fresh_prices
-from tenfold.planner import Plan, make_plan
-from tenfold.recipe import Recipe, load_recipe, recipe_from_dict
+from tenfold.planner import Plan, VocabularySizes, check_warm_start, compare_sizes, make_plan, plan_vocabulary
+from tenfold.recipe import Recipe, WarmStartWish, load_recipe, recipe_from_dict
 from tenfold.shape import Shape, read_shape
 from tenfold.workload import Workload
 
@@ -48,17 +48,36 @@ def plan(
     if wishes.machine.stale_prices == "refuse":
         machines = fresh_prices(machines, datetime.now(UTC).date())
     shape = read_shape(wishes.model.name, wishes.model.revision)
-    dataset, _ = read_dataset(wishes, shape)
+    dataset, tokenizer = read_dataset(wishes, shape)
     workload = Workload.from_samples(dataset.train, dataset.evaluation, labels=len(dataset.labels))
+    check_warm_start(wishes, shape, tokenizer)
+    workload = replace(workload, new_vocabulary=plan_vocabulary(wishes, shape, tokenizer))
     return make_plan(wishes, shape, workload, _experienced(machines, wishes), notes=notes)
+
+
+def vocabulary(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> VocabularySizes:
+    """What new tokens would save on a recipe's rows, for several numbers of them, and the number that pays.
+
+    Raises InputError as `plan` does, and where the texts are too few to choose from.
+    """
+    wishes = _wishes(recipe, overrides)
+    start = wishes.cuts.warm_start
+    settings = start if isinstance(start, WarmStartWish) else WarmStartWish()
+
+    def plan_with(tokens: int | str | None) -> Plan:
+        asked = False if tokens is None else settings.model_copy(update={"tokens": tokens, "tokenizer": None})
+        cuts = wishes.cuts.model_copy(update={"warm_start": asked})
+        return plan(wishes.model_copy(update={"cuts": cuts}))
+
+    return compare_sizes(plan_with(None), plan_with("auto"), plan_with)
 
 
 def _wishes(
     recipe: Recipe | Mapping[str, Any] | str | Path | None,
     overrides: Sequence[str],
-    model: str | None,
-    data: str | Sequence[str] | None,
-    task: str | None,
+    model: str | None = None,
+    data: str | Sequence[str] | None = None,
+    task: str | None = None,
 ) -> Recipe:
     if recipe is None:
         known = task or ("" if any(text.startswith("task=") for text in overrides) else None)

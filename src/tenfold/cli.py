@@ -1,4 +1,4 @@
-"""The command line: plan, calibrate, train, prove, report, ledger, merge, preview, schema, demo.
+"""The command line: plan, calibrate, train, vocabulary, prove, report, ledger, merge, preview, schema, demo.
 
 Results go to stdout, progress to stderr. Exit codes stand in `tenfold.errors` and in the README.
 """
@@ -91,6 +91,27 @@ def train(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fal
     """Execute a plan, or continue it where it stopped; write adapter, receipt and ledger row."""
     receipt = _train(_plan(recipe, overrides), as_json)
     _show(receipt.model_dump(mode="json") if as_json else receipt)
+
+
+@app.command()
+def vocabulary(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the chosen tokens here (.json), for cuts.warm_start.tokens.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what new tokens would save on the recipe's texts, and how many of them pay."""
+    from tenfold.api import vocabulary as compare
+    from tenfold.durable import write_file
+
+    if out is not None and out.suffix != ".json":
+        raise InputError(f"--out: found {out.name!r}, expected a name that ends in .json")
+    found = compare(recipe, overrides or ())
+    if out is not None:
+        write_file(out, json.dumps(list(found.tokens), ensure_ascii=False, indent=0) + "\n")
+    _show(found.model_dump(mode="json") if as_json else found)
 
 
 @app.command()

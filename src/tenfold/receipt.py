@@ -35,7 +35,7 @@ QuantityName = Literal[
     "peak_memory_bytes", "idle_memory_bytes", "train_seconds", "wall_seconds", "steps", "tokens", "loss_tokens", "usd"
 ]
 Unit = Literal["bytes", "seconds", "steps", "tokens", "usd"]
-Part = Literal["import", "load", "tokenise", "train", "evaluate", "checkpoint", "save"]
+Part = Literal["import", "load", "warm_start", "tokenise", "train", "evaluate", "checkpoint", "save"]
 EventKind = Literal["resumed", "out_of_memory", "note"]
 Evidence = Literal["measured", "extrapolated", "predicted"]
 
@@ -104,6 +104,22 @@ class QualityGoal(_Value):
     metric: str
     at_least: float | None = None
     at_most: float | None = None
+
+
+class Retention(_Value):
+    """What a changed model still knows of its old domain: the same texts before and after."""
+
+    source: str
+    """Where the texts are from."""
+    texts: int
+    unit: Literal["nats per byte", "cosine"]
+    """Of a language model its loss; of an encoder how near its states are to those of the base."""
+    before: float
+    """The named model with its own vocabulary."""
+    start: float
+    """The changed model before its first step."""
+    after: Reading = None
+    """At the end of the run."""
 
 
 class Bill(_Value):
@@ -209,6 +225,8 @@ class Receipt(_Value):
     curve: tuple[CurvePoint, ...] = ()
     quality: tuple[Quality, ...] = ()
     goal: QualityGoal | None = None
+    retention: Retention | None = None
+    """Where a warm start has changed the model."""
     bill: Bill
     data: dict[str, JsonValue] = Field(default_factory=dict)
     cuts: tuple[CutUsed, ...] = ()

@@ -53,6 +53,23 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class NewVocabulary:
+    """The same rows in the vocabulary that the cut warm_start would give the model."""
+
+    workload: Workload
+    tokens: tuple[str, ...]
+    """Added ones; empty where another whole vocabulary takes the old one's place."""
+    table_rows: int
+    """Rows that the embeddings then have."""
+    new_rows: int
+    """Those of tokens that the old vocabulary lacks."""
+    least_saved: int = 0
+    """Positions of the training rows that a row had to save to be added; 0 where nobody asked."""
+    share_on_new_text: float | None = None
+    """Positions per old position on texts that did not help to choose the tokens."""
+
+
+@dataclass(frozen=True)
 class Workload:
     """The histogram of token lengths of the training rows."""
 
@@ -63,6 +80,8 @@ class Workload:
     evaluation_tokens: int = 0
     labels: int = 0
     """Distinct labels; 0 without."""
+    new_vocabulary: NewVocabulary | None = None
+    """Where a recipe asks for one."""
 
     @classmethod
     def from_samples(cls, samples: Iterable[Sample], evaluation: Iterable[Sample] = (), labels: int = 0) -> Workload:

@@ -15,9 +15,10 @@ from tenfold.cuts.fuse import Fuse
 from tenfold.cuts.lora import LoRA
 from tenfold.cuts.pack import Pack
 from tenfold.cuts.quantize import Quantize
+from tenfold.cuts.warm_start import WarmStart
 from tenfold.errors import InputError
 
-CUTS: tuple[type[Cut], ...] = (FineTune, Quantize, LoRA, Pack, Fuse, Checkpoint)
+CUTS: tuple[type[Cut], ...] = (FineTune, WarmStart, Quantize, LoRA, Pack, Fuse, Checkpoint)
 """Weights first, then what is learned, then what is computed, then what is kept for the backward pass."""
 
 
@@ -49,6 +50,7 @@ __all__ = [
     "LoRA",
     "Pack",
     "Quantize",
+    "WarmStart",
     "cut_from_dict",
     "on_paper",
     "on_rig",

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tenfold.data.account import DataAccount, Places, Rejection, Tally, plain, shown
-from tenfold.data.examples import Example, make_example, used_columns
-from tenfold.data.fit import Fitted, Overlong, fit
+from tenfold.data.examples import Example, make_example, texts_of, used_columns
+from tenfold.data.fit import Fitted, Overlong, fit, share_of
 from tenfold.data.lines import Row
 from tenfold.data.read import Source, hash_sources, locate, read_rows
 from tenfold.data.tokenize import Draft, Sample, learns_to_stop, tokenize
@@ -89,6 +89,18 @@ def load_dataset(recipe: Recipe, tokenizer: Tokenizer, max_positions: int) -> Da
         eval_account=evaluation.tally.account(evaluation.used, 0, len(evaluation.used), limits.max_length),
         sha256=hash_sources([*train_sources, *eval_sources]),
     )
+
+
+def training_texts(recipe: Recipe) -> tuple[str, ...]:
+    """What the rows of a recipe say that are trained on, for those who choose a vocabulary by it: no row held out."""
+    wish = recipe.data
+    limits = _Limits(recipe.task, wish.columns, 0, "truncate", wish.bad_rows == "drop", False)
+    sources = locate(wish.train, wish.split, wish.subset)
+    examples = list(_examples(sources, limits, Tally(), wish.max_rows))
+    held = set[float]()
+    if not wish.eval and wish.eval_fraction > 0:
+        held = _held_shares([share_of(example.content) for example in examples], wish.eval_fraction)
+    return tuple(text for example in examples if share_of(example.content) not in held for text in texts_of(example))
 
 
 def check_vocabulary(samples: Iterable[Sample], tokenizer: Tokenizer, vocab_size: int, model: str) -> None:
@@ -237,13 +249,19 @@ def _hold_out(train: _Side, fraction: float) -> _Side:
             f"the {len(places)} training rows hold only 1 that differs, so none can be held out; "
             "give data.eval, or set data.eval_fraction: 0"
         )
-    lowest, *_, highest = sorted(share.values())
-    threshold = min(fraction, highest)
-    held = [place < threshold or place == lowest for place in places]
+    out_of_training = _held_shares(places, fraction)
+    held = [place in out_of_training for place in places]
     side.used = [row for row, out in zip(train.used, held, strict=True) if out]
     side.tally.rows_in = len(side.used)
     train.used = [row for row, out in zip(train.used, held, strict=True) if not out]
     return side
+
+
+def _held_shares(shares: Sequence[float], fraction: float) -> set[float]:
+    """Those of `shares` that are held out: below `fraction`, at least one, and never all."""
+    lowest, highest = min(shares, default=0.0), max(shares, default=0.0)
+    threshold = min(fraction, highest)
+    return {share for share in shares if share < threshold or share == lowest}
 
 
 def _count_overlap(train: Iterable[Fitted], evaluation: _Side) -> None:

@@ -91,6 +91,16 @@ class Chat:
 Example = PlainText | LabelledText | Completion | Chat
 
 
+def texts_of(example: Example) -> tuple[str, ...]:
+    """All that an example says, prompts and answers apart."""
+    if isinstance(example, PlainText | LabelledText):
+        return (example.text,)
+    if isinstance(example, Completion):
+        return (example.prompt, example.completion)
+    contents = (message.get("content") for message in example.messages)
+    return tuple(content for content in contents if isinstance(content, str) and content)
+
+
 class _BadValueError(Exception):
     def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)

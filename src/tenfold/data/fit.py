@@ -72,7 +72,7 @@ def _used(pieces: tuple[Draft, ...], cut: int, content: str) -> Fitted | Rejecti
         tokens = cut + sum(len(piece.input_ids) for piece in pieces)
         detail = f"no token that is learned within the first {tokens - cut} of {tokens}"
         return Rejection(first.source, first.line, "no_loss_tokens", detail, tokens)
-    return Fitted(pieces, cut, _share(content))
+    return Fitted(pieces, cut, share_of(content))
 
 
 def _truncated(draft: Draft, max_length: int) -> Draft:
@@ -88,6 +88,7 @@ def _piece(draft: Draft, start: int, end: int) -> Draft:
     return Draft(draft.input_ids[start:end], mask, draft.label, draft.source, draft.line)
 
 
-def _share(content: str) -> float:
+def share_of(content: str) -> float:
+    """A number in [0, 1) that depends on nothing but the text: the same rows are held out in every run."""
     digest = hashlib.blake2b(content.encode("utf-8"), digest_size=7, key=b"tenfold held-out rows").digest()
     return int.from_bytes(digest, "big") / 2**56  # 56 bits: no rounding up to 1.0 in a double's 53 bits of mantissa

@@ -71,6 +71,12 @@ def learns_to_stop(draft: Draft | Sample, tokenizer: Tokenizer) -> bool:
     return last >= 0 and draft.input_ids[last] in tokenizer.stop_ids
 
 
+def target_bytes(samples: Sequence[Sample], tokenizer: Tokenizer) -> int:
+    """UTF-8 bytes of the text that bears loss: what a loss is divided by to compare vocabularies."""
+    targets = [[token for token, bears in zip(s.input_ids, s.loss_mask or b"", strict=True) if bears] for s in samples]
+    return sum(len(tokenizer.decode(ids, skip_special_tokens=True).encode()) for ids in targets)
+
+
 def _no_tokens(example: Example, what: str) -> Rejection:
     return Rejection(example.source, example.line, "no_tokens", f"the tokenizer makes no token of the {what}")
 

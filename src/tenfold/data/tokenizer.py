@@ -46,6 +46,11 @@ class Tokenizer:
         """Ids known, added tokens included. The model's embedding may have more rows, never fewer."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
+    @property
+    def next_id(self) -> int:
+        """The first id that no token has."""
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
+
     @cached_property
     def bos_id(self) -> int | None:
         """The id that begins a text, if there is one."""

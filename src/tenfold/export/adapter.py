@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tenfold.rig.linear import AdaptedLinear, adapt_linears
 from tenfold.rig.model import build_rig, load_pretrained
 from tenfold.rig.quantizing import quantize_linears, stored_as
 from tenfold.rig.rig import Rig, Source, Task
+from tenfold.rig.rows import RowEmbedding, RowHead, learn_rows, row_modules
 from tenfold.rig.stored_linear import StoredLinear
 
 WEIGHTS = "adapter_model.safetensors"
@@ -27,6 +29,8 @@ CONFIG = "adapter_config.json"
 NEEDED = ("task_type", "base_model_name_or_path", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora")
 PREFIX = "base_model.model."
 """What PEFT puts before every tensor name."""
+ROWS = "token_adapter.trainable_tokens_delta"
+"""What PEFT calls the rows of an embedding table that learned by themselves."""
 ORIGIN = "tenfold"
 """The only key of the weights' metadata, since safetensors writes several in random order: equal runs, equal bytes."""
 
@@ -38,10 +42,22 @@ def adapter_weights(rig: Rig) -> dict[str, torch.Tensor]:
         if isinstance(module, AdaptedLinear):
             weights[f"{PREFIX}{name}.lora_A.weight"] = module.lora_A
             weights[f"{PREFIX}{name}.lora_B.weight"] = module.lora_B
+    for name, module in _tables(rig).items():
+        weights[f"{PREFIX}{name}.{ROWS}"] = module.rows
     for name in rig.new_modules:
         for key, weight in rig.model.get_submodule(name).state_dict().items():
             weights[f"{PREFIX}{name}.{key}"] = weight
     return weights
+
+
+def _tables(rig: Rig) -> dict[str, RowEmbedding | RowHead]:
+    """The modules with rows that learned, by path: one where head and embeddings are tied, as PEFT keeps it."""
+    modules = row_modules(rig.model)
+    return {
+        name: module
+        for place, (name, module) in enumerate(modules.items())
+        if not any(module.rows is other.rows for other in list(modules.values())[:place])
+    }
 
 
 def adapter_config(rig: Rig, cut: LoRA) -> dict[str, Any]:
@@ -61,6 +77,7 @@ def adapter_config(rig: Rig, cut: LoRA) -> dict[str, Any]:
         "fan_in_fan_out": any(_is_transposed(module.base) for module in adapted.values()),
         "target_modules": _target_names(rig, list(adapted)),
         "modules_to_save": list(rig.new_modules) or None,
+        "trainable_token_indices": {name: list(rig.rows) for name in _tables(rig)} or None,
     }
 
 
@@ -126,9 +143,15 @@ def load_adapter(folder: Path, device: str = "cpu") -> Rig:
         rslora=config["use_rslora"],
     )
     rig = build_rig(source, task, labels=tuple(origin.get("labels", ())), device=device)
+    rig = replace(rig, new_modules=tuple(dict.fromkeys((*rig.new_modules, *(config.get("modules_to_save") or ())))))
     if "quantize" in origin:
         rig = quantize_linears(rig, origin["quantize"])
-    rig = adapt_linears(load_pretrained(rig), cut)
+    rig = load_pretrained(rig)
+    if tables := config.get("trainable_token_indices"):
+        rows = tuple(next(iter(tables.values())))
+        learn_rows(rig.model, rows)
+        rig = replace(rig, rows=rows)
+    rig = adapt_linears(rig, cut)
     place_adapter(rig, tensors, folder)
     rig.model.eval()
     return rig

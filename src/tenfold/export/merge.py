@@ -13,20 +13,22 @@ from tenfold.export.adapter import load_adapter, save_tokenizer
 from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.quantizing import make_dense
 from tenfold.rig.rig import Rig
+from tenfold.rig.rows import fold_rows, folded
 
 
 def save_model(rig: Rig, folder: Path) -> None:
     """Write weights, config and tokenizer to `folder`, all or nothing, replacing what was there."""
-    with write_folder(folder) as writing:
+    with write_folder(folder) as writing, folded(rig.model):
         rig.model.save_pretrained(writing)
         save_tokenizer(rig.source, writing)
 
 
 def merge_linears(rig: Rig) -> Rig:
     """Fold every adapter into its base weight, in float32, and put the plain layer back; a quantized base as it was
-    stored."""
+    stored. Rows that learned go into their tables."""
     rig = make_dense(rig)
     model = rig.model
+    fold_rows(model)
     adapted = [(name, module) for name, module in model.named_modules() if isinstance(module, AdaptedLinear)]
     for name, module in adapted:
         with torch.no_grad():

@@ -18,9 +18,9 @@ def flops_by_part(job: Job) -> dict[str, float]:
     return {
         "linear forward": through,
         "input gradients": through - 2.0 * _without_input_gradient(job) * tokens,
-        "weight gradients": 0.0 if job.adapted else through,
+        "weight gradients": 2.0 * job.full_block_parameters * tokens if job.adapted else through,
         "attention": attention * (3.0 if _attention_is_written_out(job) else 3.5),
-        "head": head * (2 if job.adapted else 3),
+        "head": head * 2 + 2.0 * job.learned_head_parameters * job.head_rows if job.adapted else head * 3,
         "adapters": 3 * adapters - 2.0 * _thin_without_input_gradient(job) * tokens,
         "recompute": repeated * (through + attention + adapters)
         - 2.0 * job.recomputed_layers * _not_repeated(job) * tokens,
@@ -49,13 +49,15 @@ def _attention_is_written_out(job: Job) -> bool:
 
 
 def _without_input_gradient(job: Job) -> int:
-    """Frozen weights that no gradient passes on its way down."""
-    if not job.adapted:
+    """Frozen weights that no gradient passes on its way down; rows of the embeddings that learn want it passed."""
+    if not job.adapted or job.row_parameters:
         return 0
     return sum(x.in_features * x.out_features for x in job.shape.block_linears if x.name in FIRST_LAYERS)
 
 
 def _thin_without_input_gradient(job: Job) -> int:
+    if job.row_parameters:
+        return 0
     return sum(
         job.adapter_rank * x.in_features
         for x in job.shape.block_linears

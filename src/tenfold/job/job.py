@@ -38,6 +38,14 @@ class Job:
     evaluations: int = 0
 
     pretrained: bool = False
+    original: tuple[Shape, Workload] | None = None
+    """Shape and workload before a warm start changed them."""
+    row_parameters: int = 0
+    """Weights of embedding rows that learn apart, beside frozen ones where there are adapters."""
+    full_block_parameters: int = 0
+    """Weights of new blocks, which learn in full where the others learn by adapters."""
+    preparation_flops: float = 0.0
+    """Before the first step: what new rows take to start from more than a mean."""
     stored_as: Literal["fp8", "int8", "nf4"] | None = None
     """How the linear layers of the blocks are kept once they are frozen; None: in the computing dtype."""
     stored_bytes: float = 0.0
@@ -59,9 +67,16 @@ class Job:
 
     def uncut(self) -> Job:
         """The same run with no cut: all weights, from noise."""
+        shape, workload = self.original or (self.shape, self.workload)
         return replace(
             self,
+            shape=shape,
+            workload=workload,
             pretrained=False,
+            original=None,
+            row_parameters=0,
+            full_block_parameters=0,
+            preparation_flops=0.0,
             stored_as=None,
             stored_bytes=0.0,
             fp8_products=False,
@@ -94,7 +109,16 @@ class Job:
     @property
     def trained_parameters(self) -> int:
         """Weights that carry gradients and optimizer state."""
-        return self.adapter_parameters + self.task_parameters if self.adapted else self.parameters
+        if not self.adapted:
+            return self.parameters
+        return self.adapter_parameters + self.task_parameters + self.row_parameters + self.full_block_parameters
+
+    @property
+    def learned_head_parameters(self) -> int:
+        """Of `row_parameters` those that the output head has, tied or its own."""
+        if self.task == "classify":
+            return 0
+        return self.row_parameters if self.shape.tied_embeddings else self.row_parameters // 2
 
     @property
     def quantized(self) -> bool:

@@ -98,7 +98,8 @@ def _moment(job: Job, name: str, gradients: float, activations: float, logits: f
     """These bytes, and those that last."""
     size, known = job.dtype_bytes, job.machine.overheads
     if job.adapted:
-        weights = float(job.parameters - job.task_parameters) * size + job.task_parameters * FLOAT32_BYTES
+        full = job.task_parameters + job.full_block_parameters
+        weights = float(job.parameters - full) * size + full * FLOAT32_BYTES
         if job.quantized:
             weights += job.stored_bytes - job.shape.block_parameters * size
             weights += job.ready_bytes if job.keeps_ready else 0.0
@@ -106,7 +107,7 @@ def _moment(job: Job, name: str, gradients: float, activations: float, logits: f
         weights = float(job.parameters * FLOAT32_BYTES)
     kinds = {
         "weights": weights,
-        "adapters": float(FLOAT32_BYTES * job.adapter_parameters),
+        "adapters": float(FLOAT32_BYTES * (job.adapter_parameters + (job.row_parameters if job.adapted else 0))),
         "gradients": gradients,
         "optimizer": 2.0 * MOMENT_BYTES[job.optimizer] * job.trained_parameters,
         "activations": activations,

@@ -12,7 +12,7 @@ from tenfold.machine import Efficiency, Machine
 TILE = 2 * 128 * 256
 """FLOPs of a tile of a product for each unit of its summed dimension; 128 x 256 is cuBLAS's and CUTLASS's largest."""
 
-PROCESS_PARTS = ("import", "tokenise", "load", "compile", "train", "evaluate", "checkpoint", "save")
+PROCESS_PARTS = ("import", "tokenise", "warm_start", "load", "compile", "train", "evaluate", "checkpoint", "save")
 """Those that the run's own process spends; the others are the machine's and the market's."""
 
 
@@ -54,14 +54,14 @@ def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work) -> 
     stored = shape.weights_bytes_on_disk or 2 * shape.parameters
     packed = job.shape.block_parameters if job.quantized else 0
     exported = exported_bytes(job)
+    load_seconds = known.load_seconds + (stored / known.load_bytes_per_second if job.pretrained else 0.0)
     return {
         "setup": machine.terms.setup_seconds,
         "import": known.import_seconds,
         "tokenise": (workload.tokens + workload.evaluation_tokens) / known.tokens_per_second,
         "download": 0.0 if machine.here else stored / known.download_bytes_per_second,
-        "load": known.load_seconds
-        + (stored / known.load_bytes_per_second if job.pretrained else 0.0)
-        + packed / known.stored_weights_per_second,
+        "warm_start": _preparation_seconds(job, machine, load_seconds),
+        "load": load_seconds + packed / known.stored_weights_per_second,
         "compile": known.compile_seconds * compiled_graphs(job),
         "train": work_seconds(training, machine),
         "evaluate": work_seconds(evaluation, machine),
@@ -69,6 +69,14 @@ def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work) -> 
         "save": (job.evaluations + 1) * (known.save_seconds + exported / known.saved_bytes_per_second),
         "idle": machine.terms.idle_seconds,
     }
+
+
+def _preparation_seconds(job: Job, machine: Machine, load_seconds: float) -> float:
+    """Making a warm start's base, which is read, changed, written, and read once more."""
+    if job.original is None:
+        return 0.0
+    rate = machine.flops[machine.dtype] * machine.efficiency.products
+    return 2 * load_seconds + job.preparation_flops / rate
 
 
 def exported_bytes(job: Job) -> float:

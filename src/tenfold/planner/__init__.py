@@ -9,9 +9,13 @@ from tenfold.planner.plan import (
     Rejected,
     RunnerUp,
     ShapeOnPaper,
+    VocabularyOnPaper,
     WorkloadOnPaper,
 )
 from tenfold.planner.search import make_plan
+from tenfold.planner.sizes import VocabularySizes, compare_sizes
+from tenfold.planner.vocabulary import plan_vocabulary
+from tenfold.planner.warm_start import check_warm_start
 
 __all__ = [
     "MachineOnPaper",
@@ -21,7 +25,12 @@ __all__ = [
     "Rejected",
     "RunnerUp",
     "ShapeOnPaper",
+    "VocabularyOnPaper",
+    "VocabularySizes",
     "WorkloadOnPaper",
     "baseline_epochs",
+    "check_warm_start",
+    "compare_sizes",
     "make_plan",
+    "plan_vocabulary",
 ]

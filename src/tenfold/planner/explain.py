@@ -11,6 +11,7 @@ from rich.text import Text
 
 from tenfold.inert import printable
 from tenfold.planner.plan import Plan, Prediction, RunnerUp
+from tenfold.planner.sizes import VocabularySizes
 
 
 def render_plan(plan: Plan) -> RenderableType:
@@ -37,6 +38,7 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("machine", plan.machine.label),
         ("cuts", ", ".join(str(cut["cut"]) for cut in plan.cuts) or "none"),
         ("data", f"{load.rows:,} rows, {load.tokens:,} tokens, longest {load.longest:,}"),
+        *vocabulary_lines(plan),
         ("steps", f"{found.steps:,} of {plan.recipe.train.batch_size} rows"),
         ("memory", f"{gigabytes(found.peak_bytes)} of {gigabytes(plan.machine.memory_bytes)}, at the {peak_at(found)}"),
         (
@@ -55,6 +57,18 @@ def facts(plan: Plan) -> list[tuple[str, str]]:
         ("naive", f"{_naive(plan)} (predicted)"),
         ("from scratch", f"{duration(plan.from_scratch.total_seconds)}, {money(plan.from_scratch)} (computed)"),
     ]
+
+
+def vocabulary_lines(plan: Plan) -> list[tuple[str, str]]:
+    """What the new vocabulary saves, if there is one."""
+    new = plan.vocabulary
+    if new is None:
+        return []
+    change = new.tokens_after / new.tokens_before - 1
+    text = f"{new.new_rows:,} new tokens, {change:+.1%} positions"
+    if new.share_on_new_text is not None:
+        text += f", {new.share_on_new_text - 1:+.1%} on texts that did not choose them"
+    return [("vocabulary", text)]
 
 
 def _facts(plan: Plan) -> Table:
@@ -105,6 +119,30 @@ def _footer(plan: Plan) -> str:
     elif plan.machine.price_doubt:
         price += f", {plan.machine.price_doubt}"
     return f"{plan.considered:,} ways priced{f'; {lost}' if lost else ''}. {price}."
+
+
+def render_sizes(found: VocabularySizes) -> RenderableType:
+    """Vocabularies side by side, and what the choice comes to in a recipe."""
+    table = Table("new tokens", "tokens a row", "training rows", "new text", "an epoch", "", "once", box=box.SIMPLE)
+    own = found.sizes[0].positions
+    for size in found.sizes:
+        new_text = "" if size.share_on_new_text is None else f"{size.share_on_new_text - 1:+.1%}"
+        cost = "" if size.usd_per_epoch is None else f"${size.usd_per_epoch:,.4f}"
+        table.add_row(
+            f"{size.new_tokens:,}",
+            f"{size.positions / found.rows:,.1f}",
+            f"{size.positions / own - 1:+.1%}",
+            new_text,
+            duration(size.seconds_per_epoch),
+            cost,
+            duration(size.preparation_seconds),
+        )
+    first = ", ".join(printable(token) for token in found.tokens[:12])
+    return Group(
+        table,
+        Text(f"  {found.chosen:,} tokens pay, each saves {found.least_saved:,} positions or more: {first}, ..."),
+        Text("  what a document is shorter by on new text, it costs less by in use"),
+    )
 
 
 def money(prediction: Prediction) -> str:

@@ -8,7 +8,14 @@ from tenfold.cuts import FineTune
 from tenfold.cuts.lora import MODULE_NAMES, names_layer
 from tenfold.errors import InputError, NoEffect
 from tenfold.job import Job
-from tenfold.planner.options import checkpoint_options, fuse_options, lora_options, pack_options, quantize_options
+from tenfold.planner.options import (
+    checkpoint_options,
+    fuse_options,
+    lora_options,
+    pack_options,
+    quantize_options,
+    warm_start_options,
+)
 from tenfold.recipe import LoraWish, Recipe
 from tenfold.shape import Shape
 
@@ -29,6 +36,7 @@ def check_forced(recipe: Recipe, dense: Job) -> None:
     _check_targets(recipe, dense.shape)
     base = FineTune().price(dense)
     for name, options in (
+        ("warm_start", warm_start_options(recipe, dense.workload)),
         ("quantize", quantize_options(recipe)),
         ("lora", lora_options(recipe)),
         ("pack", pack_options(recipe, dense.workload)),
@@ -36,10 +44,12 @@ def check_forced(recipe: Recipe, dense: Job) -> None:
     ):
         if None not in options and all(option is not None and option.price(base) == base for option in options):
             raise NoEffect(f"cuts.{name}: changes nothing for task {recipe.task} on this model and data; leave it out")
-    wanted = checkpoint_options(recipe, dense.shape.layers)[-1]
+    warm = warm_start_options(recipe, dense.workload)[0]
+    blocks = (base if warm is None else warm.price(base)).shape.layers
+    wanted = checkpoint_options(recipe, blocks)[-1]
     layers = getattr(wanted, "layers", 0)
-    if layers > dense.shape.layers:
-        raise InputError(f"cuts.checkpoint.layers: found {layers}, but the model has {dense.shape.layers} blocks")
+    if layers > blocks:
+        raise InputError(f"cuts.checkpoint.layers: found {layers}, but the model has {blocks} blocks")
 
 
 def _check_targets(recipe: Recipe, shape: Shape) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import product
 from typing import Literal, get_args
 
-from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize
+from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, WarmStart
 from tenfold.cuts.quantize import StorageName
 from tenfold.machine import find_compiler
 from tenfold.recipe import Recipe
-from tenfold.recipe.schema import CheckpointWish, FuseWish, LoraWish, PackWish, QuantizeWish
+from tenfold.recipe.schema import CheckpointWish, FuseWish, LoraWish, PackWish, QuantizeWish, WarmStartWish
 from tenfold.workload import Workload
 
 Option = Cut | None
@@ -22,6 +22,29 @@ PACK_TOKENS = (512, 1024, 2048, 4096, 8192, 16384, 32768)
 def fine_tune_options(recipe: Recipe) -> tuple[Option, ...]:
     """On unless forbidden."""
     return (None,) if recipe.cuts.fine_tune is False else (FineTune(),)
+
+
+def warm_start_options(recipe: Recipe, workload: Workload) -> tuple[Option, ...]:
+    """Off unless forced; the tokens were chosen when the rows were read."""
+    wish = recipe.cuts.warm_start
+    if wish in ("auto", False):
+        return (None,)
+    settings = wish if isinstance(wish, WarmStartWish) else WarmStartWish()
+    new = workload.new_vocabulary
+    return (
+        WarmStart(
+            tokens=() if new is None else new.tokens,
+            tokenizer=settings.tokenizer or "",
+            initialise=settings.initialise,
+            donor=settings.donor or "",
+            rows_first=settings.rows_first,
+            rows_learning_rate=settings.rows_learning_rate,
+            keep_layers=settings.keep_layers,
+            take_layers=settings.take_layers,
+            grow_layers=settings.grow_layers,
+            intermediate_size=settings.intermediate_size or 0,
+        ),
+    )
 
 
 def quantize_options(recipe: Recipe) -> tuple[Option, ...]:

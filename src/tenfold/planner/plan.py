@@ -77,6 +77,22 @@ class WorkloadOnPaper(_Value):
     """Of a padded micro-batch at the chosen size, how much would be padding."""
 
 
+class VocabularyOnPaper(_Value):
+    """What a warm start's new vocabulary is foretold to do to the training rows."""
+
+    new_rows: int
+    table_rows: int
+    least_saved: int
+    """Positions that a row had to save to be added."""
+    examples: tuple[str, ...]
+    """The first of the added tokens."""
+    tokens_before: int
+    tokens_after: int
+    """Of all training rows."""
+    share_on_new_text: float | None
+    """Positions per old position on texts that did not help to choose."""
+
+
 class MachineOnPaper(_Value):
     """The machine, its price and what is known of its speed."""
 
@@ -162,6 +178,7 @@ class Plan(_Value):
     """Every kind of machine on which something fits, cheapest first."""
     notes: tuple[str, ...]
     """What has to be known besides: stale prices, guesses, what an imported configuration asked for in vain."""
+    vocabulary: VocabularyOnPaper | None = None
     naive: Prediction
     """transformers.Trainer with its defaults, predicted: all weights, 8 padded rows a step, the recipe's epochs."""
     from_scratch: Prediction

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tenfold.cuts import CUTS, Cut, FineTune
+from tenfold.cuts import CUTS, Cut, FineTune, WarmStart
 from tenfold.recipe import Metric, Recipe, Task
 from tenfold.recipe.contradictions import LABEL_METRICS
 
@@ -93,6 +93,7 @@ def withhold(recipe: Recipe, evidence: QualityEvidence) -> tuple[Recipe, Mapping
         kind.name: reason
         for kind in CUTS
         if owes_quality(kind)
+        and kind is not WarmStart  # never offered by itself: what it would do depends on texts and wishes
         and getattr(recipe.cuts, kind.name) == "auto"
         and (reason := _objection(evidence.rows(kind.name, recipe.task), recipe.task, has_floor))
     }

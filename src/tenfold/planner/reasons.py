@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_paper
+from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, WarmStart, on_paper
 from tenfold.job import Job
 from tenfold.planner.quality import QualityEvidence, measured_text
 from tenfold.planner.way import TIE, Way
@@ -45,6 +45,8 @@ def _on(best: Way, cut: Cut, others: Sequence[Way]) -> str:
 
 
 def _off(best: Way, cut: Cut, others: Sequence[Way], withheld: Mapping[str, str]) -> str:
+    if isinstance(cut, WarmStart):
+        return "warm_start off: only a recipe asks for it; `tenfold vocabulary` shows what new tokens would save"
     same = _priced(best.job, sorted([*best.cuts, cut], key=lambda one: CUTS.index(type(one))))
     if same.job == best.job:
         return f"{cut.name} off: it would change nothing here"
@@ -72,7 +74,7 @@ def _priced(job: Job, cuts: Sequence[Cut]) -> Way:
 def _defaults(job: Job, checkpoints: Sequence[Cut | None]) -> tuple[Cut, ...]:
     full = next((cut for cut in reversed(checkpoints) if cut is not None), Checkpoint(job.shape.layers))
     quantize = (Quantize(),) if job.adapted else ()  # it freezes what it stores
-    return (FineTune(), *quantize, LoRA(), Pack(), Fuse(), full)
+    return (FineTune(), WarmStart(), *quantize, LoRA(), Pack(), Fuse(), full)
 
 
 def _difference(way: Way, other: Way) -> str:

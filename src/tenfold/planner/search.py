@@ -52,7 +52,7 @@ def make_plan(
         choice = _choose(allowed, dense, machines)
     except NoPlanFits as error:
         raise NoPlanFits(f"{error}{_with_consent(recipe, withheld, dense, machines)}") from None
-    checkpoints = checkpoint_options(recipe, shape.layers)
+    checkpoints = checkpoint_options(recipe, choice.best.job.shape.layers)
     why = explain_cuts(choice.best, choice.affordable, checkpoints, Known(recipe.task, evidence, withheld))
     return write_plan(recipe, choice, why, notes)
 

@@ -26,6 +26,7 @@ from tenfold.planner.options import (
     optimizer_options,
     pack_options,
     quantize_options,
+    warm_start_options,
 )
 from tenfold.planner.way import Counted, Way
 from tenfold.recipe import Recipe
@@ -128,9 +129,9 @@ def _at_each_price(counted: Counted, group: Sequence[Machine]) -> list[Way]:
 
 def _ladders(recipe: Recipe, dense: Job) -> Iterator[Ladder]:
     """All combinations on one kind of machine, recomputation aside."""
-    checkpoints = checkpoint_options(recipe, dense.shape.layers)
     fixed = product(
         fine_tune_options(recipe),
+        warm_start_options(recipe, dense.workload),
         quantize_options(recipe),
         lora_options(recipe),
         pack_options(recipe, dense.workload),
@@ -143,8 +144,8 @@ def _ladders(recipe: Recipe, dense: Job) -> Iterator[Ladder]:
         for rows in (recipe.train.batch_size,) if packed else micro_row_options(recipe):
             for optimizer in optimizer_options(recipe):
                 base, cuts = fold(options, replace(dense, micro_rows=rows, optimizer=optimizer))
-                if len(cuts) == sum(option is not None for option in options):
-                    yield Ladder(base, cuts, checkpoints)  # else the same without what changes nothing is there too
+                if len(cuts) == sum(option is not None for option in options):  # else the same without it is there too
+                    yield Ladder(base, cuts, checkpoint_options(recipe, base.shape.layers))
 
 
 def _wants_steady_shapes(recipe: Recipe, options: Sequence[Option], dense: Job) -> bool:

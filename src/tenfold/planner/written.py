@@ -20,6 +20,7 @@ from tenfold.planner.plan import (
     Rejected,
     RunnerUp,
     ShapeOnPaper,
+    VocabularyOnPaper,
     WorkloadOnPaper,
 )
 from tenfold.planner.trade import what_more_buys
@@ -27,6 +28,9 @@ from tenfold.planner.way import Way
 from tenfold.recipe import Recipe
 
 RUNNERS_UP = 5
+
+EXAMPLES = 12
+"""Tokens of a new vocabulary that a plan names."""
 
 MOST_OF_FRONT = 12
 """Ways of the front that a plan keeps: evenly, the ends included."""
@@ -63,6 +67,7 @@ def write_plan(recipe: Recipe, choice: Choice, why: tuple[str, ...], notes: tupl
         buys=what_more_buys(chosen, front),
         by_machine=_by_machine(chosen, ways),
         notes=(*notes, *_doubts(job.machine, today)),
+        vocabulary=vocabulary_on_paper(job),
         naive=predict(naive_job(job, recipe.train)),
         from_scratch=predict(job.uncut()),
     )
@@ -87,6 +92,22 @@ def predict(job: Job) -> Prediction:
         kwh=found.kwh,
         grams_co2e=found.grams_co2e,
         error=job.machine.efficiency.error,
+    )
+
+
+def vocabulary_on_paper(job: Job) -> VocabularyOnPaper | None:
+    """What a plan says of a new vocabulary; None without one."""
+    new = None if job.original is None else job.original[1].new_vocabulary
+    if job.original is None or new is None:
+        return None
+    return VocabularyOnPaper(
+        new_rows=new.new_rows,
+        table_rows=new.table_rows,
+        least_saved=new.least_saved,
+        examples=new.tokens[:EXAMPLES],
+        tokens_before=job.original[1].tokens,
+        tokens_after=job.workload.tokens,
+        share_on_new_text=new.share_on_new_text,
     )
 
 

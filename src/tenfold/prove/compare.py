@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from tenfold.data import Dataset, Tokenizer, load_dataset
+from tenfold.data.tokenize import target_bytes
 from tenfold.errors import InputError
 from tenfold.planner import Plan, baseline_epochs
 from tenfold.prove.baseline import run_naive, run_peer
@@ -44,7 +45,8 @@ def prove_receipt(path: Path, kind: str, minutes: float | None) -> Receipt:
         raise InputError(f"{path}: its data has changed since the run; train again before comparing")
     result = measure_baseline(plan, dataset, tokenizer, kind, minutes)
     others = tuple(baseline for baseline in receipt.baselines if baseline.kind != kind)
-    proven = receipt.model_copy(update={"baselines": (*others, to_baseline(kind, result, receipt))})
+    text_share = None if recipe.task == "classify" else _targets_per_byte(dataset, tokenizer)
+    proven = receipt.model_copy(update={"baselines": (*others, to_baseline(kind, result, receipt, text_share))})
     proven.write(path)
     return proven
 
@@ -74,7 +76,15 @@ def measure_baseline(
         return run_naive(request) if kind == "naive" else run_peer(request)
 
 
-def to_baseline(kind: Kind, result: BaselineResult, receipt: Receipt) -> Baseline:
+def _targets_per_byte(dataset: Dataset, tokenizer: Tokenizer) -> float | None:
+    """Tokens that bear loss per byte of text, by which losses of different vocabularies compare."""
+    count = sum(sum(sample.loss_mask or b"") for sample in dataset.evaluation)
+    return count / max(1, target_bytes(dataset.evaluation, tokenizer)) if count else None
+
+
+def to_baseline(
+    kind: Kind, result: BaselineResult, receipt: Receipt, targets_per_byte: float | None = None
+) -> Baseline:
     """What a baseline measured, as a receipt holds it. Quality only if it trained to its end."""
     price = receipt.bill.usd_per_hour
     finished = result.measured_fraction >= 1
@@ -94,7 +104,7 @@ def to_baseline(kind: Kind, result: BaselineResult, receipt: Receipt) -> Baselin
         peak_memory_bytes=None if result.peak_bytes is None else float(result.peak_bytes),
         idle_memory_bytes=None if result.idle_bytes is None else float(result.idle_bytes),
         usd=None if price is None else result.full_seconds / 3600 * price,
-        quality=_quality(result, receipt) if finished else (),
+        quality=_quality(result, receipt, targets_per_byte) if finished else (),
         note="; ".join(note.rstrip(".") for note in notes),
         hardware=receipt.hardware,
         data_sha256=receipt.data_sha256,
@@ -102,12 +112,16 @@ def to_baseline(kind: Kind, result: BaselineResult, receipt: Receipt) -> Baselin
     )
 
 
-def _quality(result: BaselineResult, receipt: Receipt) -> tuple[Quality, ...]:
+def _quality(result: BaselineResult, receipt: Receipt, targets_per_byte: float | None) -> tuple[Quality, ...]:
+    """Where a warm start has changed the run's vocabulary, losses compare by the byte alone."""
     scores = result.scores
     if scores is None:
         return ()
     rows = next((item.rows for item in receipt.quality if item.rows), None)
-    found = [Quality(metric="loss", value=scores.loss, rows=rows)]
+    same_tokens = receipt.task == "classify" or receipt.plan.get("vocabulary") is None
+    found = [Quality(metric="loss", value=scores.loss, rows=rows)] if same_tokens else []
+    if targets_per_byte is not None:
+        found.append(Quality(metric="loss_per_byte", value=scores.loss * targets_per_byte, rows=rows))
     if scores.accuracy is not None and rows:
         found.append(Quality.accuracy(round(scores.accuracy * rows), rows))
     if scores.macro_f1 is not None:

@@ -21,6 +21,7 @@ from tenfold.recipe.schema import (
     Task,
     Tracker,
     TrainWish,
+    WarmStartWish,
 )
 from tenfold.recipe.write import recipe_json_schema, recipe_sha256, recipe_to_yaml
 
@@ -46,6 +47,7 @@ __all__ = [
     "Tier",
     "Tracker",
     "TrainWish",
+    "WarmStartWish",
     "load_recipe",
     "parse_recipe",
     "recipe_from_dict",

@@ -83,7 +83,28 @@ def _in_cuts(recipe: Recipe) -> Iterator[Contradiction]:
     if cuts.quantize not in ("auto", False) and (cuts.lora is False or cuts.fine_tune is False):
         text = "quantized weights are frozen, so that only adapters can learn; write cuts.lora: true, or remove it"
         yield Contradiction(("cuts.quantize", "cuts.lora", "cuts.fine_tune"), text)
+    yield from _in_warm_start(recipe)
     tokens = None if isinstance(cuts.pack, bool | str) else cuts.pack.tokens
     if tokens is not None and data.max_length is not None and tokens < data.max_length:
         text = f"found {tokens}, but one row may have {data.max_length} tokens (data.max_length); write at least that"
         yield Contradiction(("cuts.pack.tokens", "data.max_length"), text)
+
+
+def _in_warm_start(recipe: Recipe) -> Iterator[Contradiction]:
+    wish = recipe.cuts.warm_start
+    if wish in ("auto", False):
+        return
+    if recipe.cuts.fine_tune is False:
+        text = "there is nothing to start from with cuts.fine_tune false; remove one of the two"
+        yield Contradiction(("cuts.warm_start", "cuts.fine_tune"), text)
+    if isinstance(wish, bool | str):
+        return
+    if wish.tokens is not None and wish.tokenizer is not None:
+        text = "tokens are added to the model's own vocabulary, tokenizer replaces it; keep one of the two"
+        yield Contradiction(("cuts.warm_start.tokens", "cuts.warm_start.tokenizer"), text)
+    if wish.donor is None and wish.initialise in ("transplant", "donor"):
+        text = f"found {wish.initialise}, which needs the rows of a donor; name one in cuts.warm_start.donor"
+        yield Contradiction(("cuts.warm_start.initialise", "cuts.warm_start.donor"), text)
+    if wish.donor is None and wish.take_layers:
+        text = "blocks are taken from a donor; name one in cuts.warm_start.donor"
+        yield Contradiction(("cuts.warm_start.take_layers", "cuts.warm_start.donor"), text)

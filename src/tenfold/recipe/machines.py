@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from tenfold.recipe.wish import LEAST_USD, Text, Texts, Wish
+from tenfold.recipe.values import LEAST_USD, Text, Texts, Wish
 
 Tier = Literal["on_demand", "spot", "community", "owned"]
 

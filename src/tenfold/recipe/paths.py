@@ -8,7 +8,13 @@ from tenfold.recipe.canonical import Leaf
 from tenfold.recipe.words import KeyPath
 from tenfold.recipe.yaml_lines import Located
 
-INPUTS = (("model", "name"), ("data", "train"), ("data", "eval"))
+WARM_START = ("cuts", "warm_start")
+INPUTS = (
+    ("model", "name"),
+    ("data", "train"),
+    ("data", "eval"),
+    *((*WARM_START, key) for key in ("tokens", "tokenizer", "donor", "old_text")),
+)
 OUTPUTS = (("output", "folder"), ("output", "ledger"))
 
 

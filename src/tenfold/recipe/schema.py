@@ -20,23 +20,18 @@ from pydantic_core import PydanticCustomError
 
 from tenfold.recipe.contradictions import find_contradictions
 from tenfold.recipe.machines import MachineWish
-from tenfold.recipe.wish import LEAST_USD, Count, Rows, Share, Text, Texts, Tokens, Wish, as_list
+from tenfold.recipe.values import LEAST_USD, Count, Rows, Share, Switch, Text, Texts, Tokens, Wish, as_list, as_switch
+from tenfold.recipe.warm_start import WarmStartWish
 
 Task = Literal["classify", "sft", "text"]
 Metric = Literal["loss", "perplexity", "accuracy", "macro_f1"]
 Extent = Literal["off", "sample", "full"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
-Switch = Literal["auto"] | StrictBool
-
-
-def _as_switch(value: object) -> object:
-    """`on` and `off` are booleans to most readers of YAML, and the obvious words for a cut."""
-    return {"on": True, "off": False}.get(value, value) if isinstance(value, str) else value
 
 
 def _as_quantize(value: object) -> object:
     """A format alone is its settings."""
-    return {"storage": value} if value in ("nf4", "int8", "fp8") else _as_switch(value)
+    return {"storage": value} if value in ("nf4", "int8", "fp8") else as_switch(value)
 
 
 def _as_targets(value: object) -> object:
@@ -179,10 +174,14 @@ class Cuts(Wish):
     Of the approximate cuts (lora) auto takes those alone whose quality was measured for the task.
     """
 
-    fine_tune: Annotated[Switch, BeforeValidator(_as_switch)] = Field(
+    fine_tune: Annotated[Switch, BeforeValidator(as_switch)] = Field(
         default="auto", description="Start from the model's weights; false starts from noise."
     )
-    lora: Annotated[Switch | LoraWish, BeforeValidator(_as_switch)] = Field(
+    warm_start: Annotated[Switch | WarmStartWish, BeforeValidator(as_switch)] = Field(
+        default="auto",
+        description="New tokens or layers, initialised from what is known; true adds tokens, auto leaves it off.",
+    )
+    lora: Annotated[Switch | LoraWish, BeforeValidator(as_switch)] = Field(
         default="auto", description="Freeze the weights, learn low-rank adapters; approximate."
     )
     quantize: Annotated[
@@ -198,13 +197,13 @@ class Cuts(Wish):
     checkpoint: Annotated[
         Switch | Literal["selective", "full"] | CheckpointWish,
         BeforeValidator(
-            _as_switch, json_schema_input_type=Switch | Literal["off", "selective", "full"] | CheckpointWish
+            as_switch, json_schema_input_type=Switch | Literal["off", "selective", "full"] | CheckpointWish
         ),
     ] = Field(default="auto", description="Recompute activations instead of keeping them; off is false.")
-    pack: Annotated[Switch | PackWish, BeforeValidator(_as_switch)] = Field(
+    pack: Annotated[Switch | PackWish, BeforeValidator(as_switch)] = Field(
         default="auto", description="Lay rows end to end instead of padding them."
     )
-    fuse: Annotated[Switch | FuseWish, BeforeValidator(_as_switch)] = Field(
+    fuse: Annotated[Switch | FuseWish, BeforeValidator(as_switch)] = Field(
         default="auto", description="A loss that never holds all logits, and on GPUs compiled layers."
     )
 

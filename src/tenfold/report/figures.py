@@ -199,6 +199,21 @@ def difference_text(receipt: Receipt, baseline: Baseline, item: Quality) -> str:
     return f"{difference:+.1f} points ({low:+.1f} to {high:+.1f})"
 
 
+def retention_lines(receipt: Receipt) -> tuple[tuple[str, str], ...]:
+    """What a changed model still knows of its old domain; empty for a model that was not changed."""
+    kept = receipt.retention
+    if kept is None:
+        return ()
+    after = "not measured" if kept.after is None else f"{kept.after:.4f} ({kept.after - kept.before:+.4f})"
+    return (
+        ("texts", f"{kept.texts}, {kept.source}"),
+        ("measure", kept.unit),
+        ("the base", f"{kept.before:.4f}"),
+        ("before the first step", f"{kept.start:.4f}"),
+        ("at the end", after),
+    )
+
+
 def bill_lines(receipt: Receipt) -> tuple[BillLine, ...]:
     """The billed time by part, what no part accounts for, and the total last; money at the bill's price."""
     bill = receipt.bill

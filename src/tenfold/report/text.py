@@ -29,6 +29,7 @@ from tenfold.report.figures import (
     hardware_text,
     price_text,
     quality_lines,
+    retention_lines,
 )
 from tenfold.report.units import evidence_text, times_text
 
@@ -45,6 +46,7 @@ def render_text(receipt: Receipt) -> RenderableType:
         _facts(receipt),
         _compared(receipt),
         _quality(receipt),
+        _retention(receipt),
         _foretold(receipt),
         _itemised(receipt),
         _remarks(receipt),
@@ -116,6 +118,11 @@ def _quality(receipt: Receipt) -> RenderableType:
         cells = (line.metric if line.ours else "", line.whose, line.value, line.interval, line.rows, line.difference)
         table.add_row(*(_text(cell, "bold" if line.ours and cell == line.value else "") for cell in cells))
     return Group(table, *asked)
+
+
+def _retention(receipt: Receipt) -> RenderableType | None:
+    rows = retention_lines(receipt)
+    return Group(Text("old domain"), _pairs(rows)) if rows else None
 
 
 def _ratio(ratio: float | None) -> Text:

@@ -15,11 +15,13 @@ from tenfold.rig.filler import filled_multiple
 from tenfold.rig.loss import model_inputs
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.rig import Rig
+from tenfold.rig.rows import RowHead
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     """Summed cross-entropy of hidden [N, H] against targets [N]; all gradients are made in the forward pass,
-    so that the logits of a chunk die with it."""
+    so that the logits of a chunk die with it. Rows `ids` of `weight` are those of `learned`, which gets their gradient.
+    """
 
     @staticmethod
     def forward(
@@ -27,16 +29,19 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
+        learned: torch.Tensor | None,
+        ids: torch.Tensor | None,
         targets: torch.Tensor,
         rows: int,
         chunk_loss_and_gradient: ChunkLoss,
-        needs: tuple[bool, bool, bool],
+        needs: tuple[bool, bool, bool, bool],
     ) -> torch.Tensor:
-        needs_hidden, needs_weight, needs_bias = needs
+        needs_hidden, needs_weight, needs_bias, needs_learned = needs
         working = weight.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
         grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias and bias is not None else None
+        grad_learned = torch.zeros_like(learned) if needs_learned and learned is not None else None
         total = hidden.new_zeros((), dtype=torch.float32)
         for start in range(0, len(targets), rows):
             part = slice(start, start + rows)
@@ -56,17 +61,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 grad_hidden[part] = (narrow @ working)[:count]
             if grad_weight is not None:
                 grad_weight += narrow.T @ states
-        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias)
+            if grad_learned is not None and ids is not None:
+                grad_learned += narrow.index_select(1, ids).T @ states
+        if grad_weight is not None and ids is not None:
+            grad_weight.index_fill_(0, ids, 0.0)
+        ctx.save_for_backward(grad_hidden, grad_weight, grad_bias, grad_learned)
         ctx.weight_dtype = weight.dtype
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[Any, ...]:  # type: ignore[override]
-        grad_hidden, grad_weight, grad_bias = ctx.saved_tensors
+        grad_hidden, grad_weight, grad_bias, grad_learned = ctx.saved_tensors
         return (
             None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype),
             None if grad_weight is None else (grad_weight * grad).to(ctx.weight_dtype),
             None if grad_bias is None else (grad_bias * grad).to(ctx.weight_dtype),
+            None if grad_learned is None else grad_learned * grad,
+            None,
             None,
             None,
             None,
@@ -114,16 +125,24 @@ def chunked_cross_entropy(
     targets: torch.Tensor,
     rows: int,
     chunk_loss_and_gradient: ChunkLoss = loss_in_place,
+    learned: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Cross-entropy of hidden [N, H] times weight [V, H] plus bias [V] against targets [N], summed; float32.
 
-    At most `rows` x V logits exist at any time. Equal to the plain loss up to rounding.
+    At most `rows` x V logits exist at any time. Equal to the plain loss up to rounding. `learned`: ids [n] of rows of
+    `weight`, and the float32 [n, H] that they are copies of, which get a gradient where `weight` may have none.
     """
-    if torch.is_grad_enabled():
-        needs = (hidden.requires_grad, weight.requires_grad, bias is not None and bias.requires_grad)
-    else:
-        needs = (False, False, False)
-    return _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, rows, chunk_loss_and_gradient, needs)  # type: ignore[no-any-return]
+    ids, own = learned or (None, None)
+    needs = (
+        hidden.requires_grad,
+        weight.requires_grad,
+        bias is not None and bias.requires_grad,
+        own is not None and own.requires_grad,
+    )
+    needs = needs if torch.is_grad_enabled() else (False, False, False, False)
+    return _ChunkedCrossEntropy.apply(  # type: ignore[no-any-return]
+        hidden, weight, bias, own, ids, targets, rows, chunk_loss_and_gradient, needs
+    )
 
 
 @dataclass(frozen=True)
@@ -137,10 +156,11 @@ class ChunkedLoss:
         """Sum over targets that bear loss, float32."""
         hidden = model.base_model(**model_inputs(batch)).last_hidden_state
         picked = hidden.flatten(0, 1).index_select(0, batch.loss_index)
-        head = cast("torch.nn.Linear", model.get_output_embeddings())  # `chunk_loss` has seen that it is one
+        head = cast("torch.nn.Linear | RowHead", model.get_output_embeddings())  # `chunk_loss` has seen that it is one
         targets = batch.targets.flatten().index_select(0, batch.loss_index)
+        learned = head.written() if isinstance(head, RowHead) else None
         return chunked_cross_entropy(
-            picked, head.weight, getattr(head, "bias", None), targets, self.rows, self.chunk_loss_and_gradient
+            picked, head.weight, head.bias, targets, self.rows, self.chunk_loss_and_gradient, learned
         )
 
 
@@ -148,7 +168,7 @@ def chunk_loss(rig: Rig, rows: int) -> Rig:
     """The rig with the chunked loss. Raises NoEffect without a language-model head, InputError where the model does
     more to its logits than its head does."""
     head = rig.model.get_output_embeddings()
-    if rig.task == "classify" or not isinstance(head, torch.nn.Linear):
+    if rig.task == "classify" or not isinstance(head, torch.nn.Linear | RowHead):
         raise NoEffect(f"fuse: {type(rig.model).__name__} has no language-model head to fuse with the loss")
     if difference := _head_differs(rig.model, head):
         raise InputError(
@@ -159,7 +179,7 @@ def chunk_loss(rig: Rig, rows: int) -> Rig:
 
 
 @torch.no_grad()
-def _head_differs(model: PreTrainedModel, head: torch.nn.Linear) -> str:
+def _head_differs(model: PreTrainedModel, head: torch.nn.Linear | RowHead) -> str:
     """Why logits are not simply head(backbone(x)), as a phrase; empty if they are."""
     training = model.training
     model.eval()

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from tenfold.cuts.lora import LoRA
@@ -15,6 +16,7 @@ from tenfold.errors import InputError, NoEffect
 from tenfold.rig.adapter_product import adapter_product
 from tenfold.rig.product_group import ProductGroup
 from tenfold.rig.rig import Rig
+from tenfold.rig.rows import RowHead, row_modules
 from tenfold.rig.stored_linear import StoredLinear, stored_weights
 from tenfold.rig.wide_linear import widen_linears
 
@@ -77,11 +79,12 @@ def features(linear: torch.nn.Linear | Conv1D | StoredLinear) -> tuple[int, int]
 def target_linears(model: PreTrainedModel, cut: LoRA, new_modules: tuple[str, ...]) -> list[str]:
     """Names of the layers that `cut` adapts: never the output head, nor what trains in full anyway."""
     head = model.get_output_embeddings()
+    plain_head = head.base if isinstance(head, RowHead) else head
     linears = [
         name
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D | StoredLinear)
-        and module is not head
+        and module is not plain_head
         and not _inside(name, new_modules)
     ]
     if isinstance(cut.targets, str):
@@ -93,7 +96,7 @@ def target_linears(model: PreTrainedModel, cut: LoRA, new_modules: tuple[str, ..
 
 
 def adapt_linears(rig: Rig, cut: LoRA) -> Rig:
-    """The rig with adapters on the target layers and all else frozen but `new_modules`.
+    """The rig with adapters on the target layers and all else frozen but `new_modules` and single rows of embeddings.
 
     Raises NoEffect if the model has no linear layer, InputError on an unknown target.
     """
@@ -102,6 +105,7 @@ def adapt_linears(rig: Rig, cut: LoRA) -> Rig:
     if not names:
         raise NoEffect(f"lora: {type(model).__name__} has no linear layer to adapt")
     model.requires_grad_(False)
+    rows = {module: module.rows.data.float() for module in row_modules(model).values()}
     if rig.dtype != torch.float32:
         model.to(rig.dtype)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
     for name in names:
@@ -109,8 +113,12 @@ def adapt_linears(rig: Rig, cut: LoRA) -> Rig:
         setattr(model.get_submodule(parent), child, AdaptedLinear(model.get_submodule(name), cut))  # type: ignore[arg-type]
     for name in rig.new_modules:
         model.get_submodule(name).requires_grad_(True).float()
+    for module, values in rows.items():
+        module.rows.requires_grad_(True)
+        module.rows.data = values
     if rig.device.type == "cpu" and rig.dtype != torch.float32:
-        widen_linears(model, rig.new_modules)
+        heads = [n for n in rig.new_modules if not isinstance(model.get_submodule(n), GradientCheckpointingLayer)]
+        widen_linears(model, tuple(heads))
     trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     total = sum(weight.numel() for weight in model.parameters()) + stored_weights(model)
     fact = f"lora: {len(names)} linear layers, rank {cut.rank}, {trained:,} of {total:,} parameters learn"

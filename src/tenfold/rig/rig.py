@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from tenfold.cuts.lora import LoRA
 from tenfold.data.tokenize import Sample
+from tenfold.data.tokenizer import Tokenizer
 from tenfold.rig.backward import Backward, Loss, eager_backward
 from tenfold.rig.batch import Batch, batch_from_tensors
 
@@ -44,6 +45,12 @@ class Rig:
     """What matrix products compute in, and frozen weights are kept in; what learns stays float32."""
     new_modules: tuple[str, ...] = ()
     """Modules that the base checkpoint did not hold or that are the task's head: trained in full, saved in full."""
+    rows: tuple[int, ...] = ()
+    """Tokens whose rows of the embeddings, and of the head, learn apart from their tables (rig/rows.py)."""
+    tokenizer: Tokenizer | None = None
+    """The model's own; None where nobody has given it, and no cut another vocabulary than that of `source`."""
+    texts: tuple[str, ...] = ()
+    """Of the training rows, for a cut that learns from them before the run."""
     adapter: LoRA | None = None
     backpropagate: Backward = eager_backward
     frozen_compute: Literal["bf16", "fp8"] = "bf16"

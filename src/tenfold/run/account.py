@@ -26,6 +26,7 @@ from tenfold.receipt import (
     QualityGoal,
     QuantityName,
     Receipt,
+    Retention,
     Status,
     Unit,
 )
@@ -50,7 +51,7 @@ def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> 
         plan=plan.model_dump(mode="json"),
         recipe_sha256=recipe_sha256(recipe),
         data_sha256=run.dataset.sha256,
-        base_sha256=run.base_hash,
+        base_sha256=run.base.named_sha256,
         versions=package_versions(),
         hardware=this_hardware(plan.machine.name, run.rig.device),
         seed=recipe.train.seed,
@@ -59,6 +60,7 @@ def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> 
         curve=tuple(CurvePoint(**point) for point in progress.curve),
         quality=_quality(run),
         goal=None if recipe.quality is None else QualityGoal(**recipe.quality.model_dump()),
+        retention=_retention(run),
         bill=_bill(plan, run),
         data=run.dataset.account.model_dump(mode="json"),
         cuts=_cuts(plan, run),
@@ -159,6 +161,20 @@ def _quality(run: Run) -> tuple[Quality, ...]:
         else:
             qualities.append(Quality(metric=metric, value=value, rows=rows))
     return tuple(qualities)
+
+
+def _retention(run: Run) -> Retention | None:
+    domain = run.base.old_domain
+    if domain is None:
+        return None
+    return Retention(
+        source=domain.source,
+        texts=len(domain.texts),
+        unit=domain.unit,
+        before=domain.before,
+        start=domain.start,
+        after=run.retained,
+    )
 
 
 def _bill(plan: Plan, run: Run) -> Bill:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import torch
 
-from tenfold.data.tokenize import Sample
+from tenfold.data.tokenize import Sample, target_bytes
 from tenfold.rig.loss import class_logits
 from tenfold.rig.precision import autocast
 from tenfold.rig.rig import Rig
@@ -18,7 +18,8 @@ CHUNK_ROWS = 64
 
 @torch.no_grad()
 def evaluate(rig: Rig, samples: Sequence[Sample]) -> dict[str, float]:
-    """Metrics over `samples`: classify gives loss, accuracy, macro_f1 and correct; the others loss and perplexity.
+    """Metrics over `samples`: classify gives loss, accuracy, macro_f1 and correct; the others loss and perplexity, and
+    where the rig has a tokenizer loss_per_byte.
 
     Uses the training layout and loss, so it holds at most what a training step held.
     """
@@ -43,7 +44,10 @@ def evaluate(rig: Rig, samples: Sequence[Sample]) -> dict[str, float]:
     rig.model.train(training)
     loss = float(total) / max(1, count)
     if rig.task != "classify":
-        return {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}  # exp overflows a double above 709
+        metrics = {"loss": loss, "perplexity": math.exp(min(loss, 700.0))}  # exp overflows a double above 709
+        if rig.tokenizer is not None:
+            metrics["loss_per_byte"] = float(total) / max(1, target_bytes(samples, rig.tokenizer))
+        return metrics
     correct = sum(f == w for f, w in zip(found, wanted, strict=True))
     return {
         "loss": loss,

@@ -14,6 +14,7 @@ from tenfold.errors import NotFinite
 from tenfold.rig.batch import Batch
 from tenfold.rig.rig import Rig
 from tenfold.rig.shrinking import shrink
+from tenfold.run.optimizer import set_rates
 from tenfold.run.schedule import Schedule
 
 
@@ -58,14 +59,12 @@ def train_steps(
         rig, batches, loss_sum = accumulate(rig, rows, tell)
         loss_tokens = sum(batch.loss_count for batch in batches)
 
+        set_rates(optimizer, schedule, step)
         norm = torch.nn.utils.clip_grad_norm_(weights, max_gradient_norm or math.inf)
         mean_loss, gradient_norm = torch.stack([loss_sum / loss_tokens, norm.float()]).tolist()
         if not (math.isfinite(mean_loss) and math.isfinite(gradient_norm)):
             raise NotFinite(_not_finite(step, mean_loss, gradient_norm, rows))
 
-        rate = schedule.learning_rate_at(step)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -73,7 +72,7 @@ def train_steps(
             step=step + 1,
             loss=mean_loss,
             gradient_norm=gradient_norm,
-            learning_rate=rate,
+            learning_rate=schedule.learning_rate_at(step),
             rows=len(rows),
             tokens=sum(batch.tokens for batch in batches),
             loss_tokens=loss_tokens,

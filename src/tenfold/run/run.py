@@ -16,6 +16,7 @@ from tenfold.export.adapter import save_adapter
 from tenfold.export.merge import save_model
 from tenfold.recipe import Recipe
 from tenfold.rig.rig import Rig
+from tenfold.run.base import Base
 from tenfold.run.checkpoint import SavedState, load_tensors, restore_rng, rng_state, save_state
 from tenfold.run.evaluate import evaluate
 from tenfold.run.events import Event, Observer
@@ -56,16 +57,18 @@ class Run:
         meter: Meter,
         *,
         folder: Path,
-        base_hash: str,
+        base: Base,
         stop: StopRequest,
         observers: Sequence[Observer],
     ) -> None:
         self.recipe, self.dataset, self.rig, self.schedule, self.meter = recipe, dataset, rig, schedule, meter
-        self.folder, self.base_hash, self.stop, self.observers = folder, base_hash, stop, observers
+        self.folder, self.base, self.stop, self.observers = folder, base, stop, observers
         self.optimizer: torch.optim.Optimizer | None = None
         self.progress = Progress()
         self.ended_because: str | None = None
         """None: all steps done. "budget" or the name of a signal otherwise."""
+        self.retained: float | None = None
+        """The score of `base.old_domain` at the end, where there is one."""
         self.saved_step = -1
         self._save_seconds = 0.0
 
@@ -124,8 +127,14 @@ class Run:
                 save_model(self.rig, target)
             else:
                 target = self.folder / f"adapter-{which}"
-                save_adapter(self.rig, target, self.base_hash)
+                save_adapter(self.rig, target, self.base.sha256)
         return target
+
+    def measure_retention(self) -> None:
+        """Score the texts of the old domain, where a warm start has changed the model."""
+        if self.base.old_domain is not None and self.rig.tokenizer is not None:
+            with self.meter.part("evaluate"):
+                self.retained = self.base.old_domain.score(self.rig, self.rig.tokenizer)
 
     def save(self) -> None:
         """Save everything that continuing from here needs."""

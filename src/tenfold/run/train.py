@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 import transformers
 
-from tenfold.cuts import FineTune, cut_from_dict, on_rig
+from tenfold.cuts import FineTune, WarmStart, cut_from_dict, on_rig
 from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset
 from tenfold.errors import BudgetReached, InputError, Interrupted, OutOfMemory, Preempted, TenfoldError
-from tenfold.export.base_hash import base_sha256, model_folder
 from tenfold.ledger import Ledger, Row, open_ledger, spent_row
 from tenfold.planner import Plan
 from tenfold.receipt import Receipt, Status
 from tenfold.recipe import BaselineWish, Budget, Output, Recipe, recipe_sha256
 from tenfold.rig.model import build_rig, initialise
 from tenfold.rig.rig import Rig, Source
+from tenfold.rig.warm.start import with_new_blocks
 from tenfold.run.account import make_receipt, run_id
+from tenfold.run.base import changed_base, named_base
 from tenfold.run.checkpoint import newest_state
 from tenfold.run.events import Observer
 from tenfold.run.lock import OutputLock, claim_output, drop_claim
@@ -48,6 +50,7 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
         try:
             run = _prepare(plan, folder, stop, observers)
             status = _train(run)
+            run.measure_retention()
         except InputError:
             trained = run is not None and run.progress.step > 0
             if fresh and not trained:  # so that a corrected recipe may use the same folder
@@ -101,6 +104,11 @@ def device_of(plan: Plan) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() and plan.machine.vendor_kind == "cuda" else "cpu")
 
 
+def dtype_of(plan: Plan) -> torch.dtype:
+    """What matrix products compute in."""
+    return torch.bfloat16 if plan.machine.dtype == "bfloat16" else torch.float32
+
+
 def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Observer]) -> Run:
     """Tokenise, build the rig, apply the cuts, and find the checkpoint to continue from."""
     recipe = plan.settled
@@ -109,6 +117,14 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
     source = Source(recipe.model.name, recipe.model.revision)
     build_rig(source, recipe.task)  # imports the model's code, which idle memory counts among the libraries
     meter = Meter(device_of(plan), plan.machine.usd_per_hour)
+    cut = next((one for one in map(cut_from_dict, plan.cuts) if isinstance(one, WarmStart)), None)
+    if cut is None:
+        with meter.part("load"):
+            base = named_base(recipe)
+    else:
+        with meter.part("warm_start"):
+            base = changed_base(recipe, cut, folder / "base", meter.device, dtype_of(plan))
+    source = base.source
     with meter.part("tokenise"):
         tokenizer = Tokenizer.from_transformers(source.name, source.revision)
         dataset = load_dataset(recipe, tokenizer, plan.shape.max_positions)
@@ -116,12 +132,10 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
     with meter.part("load"):
         torch.manual_seed(recipe.train.seed)
         rig = _build(plan, source, dataset, tokenizer, meter.device)
-        base_hash = base_sha256(model_folder(source.name, source.revision))
-    lora = rig.adapter is not None
-    schedule = make_schedule(recipe.train, len(dataset.train), learning_rate(recipe, lora))
+    schedule = make_schedule(recipe.train, len(dataset.train), learning_rate(recipe, rig.adapter is not None), cut)
     run = Run(
         recipe, dataset, rig, schedule, meter,
-        folder=folder, base_hash=base_hash, stop=stop, observers=observers,
+        folder=folder, base=base, stop=stop, observers=observers,
     )  # fmt: skip
     for fact in rig.facts:
         run.tell("note", {"text": fact})
@@ -137,12 +151,12 @@ def _build(plan: Plan, source: Source, dataset: Dataset, tokenizer: Tokenizer, d
         device=device,
         micro_batch_rows=plan.micro_batch_size,
         dropout=plan.recipe.train.dropout,
-        dtype=torch.bfloat16 if plan.machine.dtype == "bfloat16" else torch.float32,
+        dtype=dtype_of(plan),
         pad_id=tokenizer.pad_id if tokenizer.pad_id is not None else tokenizer.eos_id,
     )
     if not any(isinstance(cut, FineTune) for cut in cuts):
         rig = initialise(rig)
-    return on_rig(cuts, rig)
+    return on_rig(cuts, with_new_blocks(replace(rig, tokenizer=tokenizer)))
 
 
 def learning_rate(recipe: Recipe, lora: bool) -> float:

@@ -84,9 +84,46 @@ class Shape:
         return self.layers * sum(linear.in_features * linear.out_features for linear in self.block_linears)
 
     @property
+    def parameters_per_block(self) -> int:
+        """Weights of one block; the biases of its norms, if it has any, are left out."""
+        norms = (4 if self.post_norms else 2) * self.hidden_size + (2 * self.head_dim if self.qk_norm else 0)
+        return sum(linear.parameters for linear in self.block_linears) + norms
+
+    @property
     def head_parameters(self) -> int:
         """Weights of the language-model head: vocabulary x hidden size."""
         return self.vocab_size * self.hidden_size
+
+    @property
+    def tables(self) -> int:
+        """Tables with a row per token: embeddings, and the head where it has its own."""
+        return 1 if self.tied_embeddings or self.kind == "encoder" else 2
+
+    def with_rows(self, rows: int) -> Shape:
+        """This shape with a vocabulary of `rows`."""
+        more = (rows - self.vocab_size) * self.hidden_size
+        return replace(
+            self,
+            vocab_size=rows,
+            parameters=self.parameters + self.tables * more,
+            embedding_parameters=self.embedding_parameters + more,
+        )
+
+    def with_blocks(self, layers: int, intermediate_size: int) -> Shape:
+        """This shape with so many blocks, and feed-forward parts so wide."""
+        outputs = {"gate": intermediate_size, "up": intermediate_size, "gate_up": 2 * intermediate_size}
+        inputs = {"down": intermediate_size}
+        linears = tuple(
+            replace(
+                linear,
+                in_features=inputs.get(linear.name, linear.in_features),
+                out_features=outputs.get(linear.name, linear.out_features),
+            )
+            for linear in self.block_linears
+        )
+        changed = replace(self, layers=layers, intermediate_size=intermediate_size, block_linears=linears)
+        more = layers * changed.parameters_per_block - self.layers * self.parameters_per_block
+        return replace(changed, parameters=self.parameters + more)
 
 
 def shape_from_config(

@@ -1,0 +1,113 @@
+"""Cut 3: new tokens and new layers start from what is known, not from noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from tenfold.cuts.cut import Cut
+
+if TYPE_CHECKING:
+    from tenfold.job import Job
+    from tenfold.rig.rig import Rig
+
+Method = Literal["random", "mean", "subtokens", "compose", "focus", "transplant", "donor", "distil"]
+
+DISTIL_BLOCKS = 1
+"""distil matches states after so many blocks."""
+
+DISTIL_POSITIONS = 12
+"""distil reads so many tokens of text for each new row."""
+
+DISTIL_EPOCHS = 3
+"""distil goes over them so many times."""
+
+RETENTION_TOKENS = 3 * 10_000
+"""Tokens of the old domain that are scored: 16 texts of 2,000 characters, three times (run/retention.py)."""
+
+
+@dataclass(frozen=True)
+class WarmStart(Cut):
+    """Give the model a vocabulary in which its new texts are shorter, or other layers, all of them initialised.
+
+    Saves: the positions that fewer tokens take, in training and in use; of the training itself, what rows of noise
+    would take to become rows.
+    Costs: a row of the embeddings per token, multiplied at every position that bears loss; what the method takes before
+    the first step; a copy of the base on disk, in its new form; retention, by a loss that is measured before and after.
+    Evidence: bench/results/warm_start_2cores_2026-11-24.json; auto leaves it off, since its quality is measured on one
+    small model alone.
+    Paper: arXiv 2211.10974 (subtokens), 2305.14481 (focus), 2506.06607 (transplant), 2505.20133 (distil), 2401.02415
+    (grown layers), 2312.09299 (smaller models from larger ones).
+
+    `tokens` are new, in the spelling of the tokenizer's model; or `tokenizer` names another whole vocabulary. New rows
+    learn at a rate of their own, and alone in the first `rows_first` of the steps. Blocks: those of `keep_layers` (all
+    if empty), then `take_layers` of the donor, then `grow_layers` new ones spread among them that change nothing yet.
+    """
+
+    name: ClassVar[str] = "warm_start"
+    exact: ClassVar[bool] = False
+
+    tokens: tuple[str, ...] = ()
+    tokenizer: str = ""
+    initialise: Method = "distil"
+    donor: str = ""
+    rows_first: float = 0.0
+    rows_learning_rate: float = 2e-3
+    keep_layers: tuple[int, ...] = ()
+    take_layers: tuple[int, ...] = ()
+    grow_layers: int = 0
+    intermediate_size: int = 0
+    """Of the feed-forward parts, narrower than the model's; 0 leaves it."""
+
+    @property
+    def changes_vocabulary(self) -> bool:
+        """Whether rows are new."""
+        return bool(self.tokens or self.tokenizer)
+
+    @property
+    def changes_layers(self) -> bool:
+        """Whether blocks are."""
+        return bool(self.keep_layers or self.take_layers or self.grow_layers or self.intermediate_size)
+
+    def price(self, job: Job) -> Job:
+        """Fewer positions and more rows; other blocks."""
+        if not job.pretrained:
+            return job
+        shape, workload, new = job.shape, job.workload, job.workload.new_vocabulary
+        rows = blocks = 0
+        if self.changes_vocabulary and new is not None:
+            shape, workload = shape.with_rows(new.table_rows), new.workload
+            rows = new.new_rows * shape.hidden_size * shape.tables
+        if self.changes_layers:
+            layers = (len(self.keep_layers) or shape.layers) + len(self.take_layers) + self.grow_layers
+            shape = shape.with_blocks(layers, self.intermediate_size or shape.intermediate_size)
+            blocks = self.grow_layers * shape.parameters_per_block
+        if shape == job.shape and workload == job.workload:
+            return job
+        return replace(
+            job,
+            original=(job.shape, job.workload),
+            shape=shape,
+            workload=workload,
+            row_parameters=rows,
+            preparation_flops=2.0 * RETENTION_TOKENS * job.shape.block_parameters
+            + (self._distil_flops(job) if rows and self.initialise == "distil" else 0.0),
+            full_block_parameters=blocks,
+        )
+
+    def _distil_flops(self, job: Job) -> float:
+        """The teacher reads old tokens once; then rows are fitted through the first blocks, and below the head."""
+        new = job.workload.new_vocabulary
+        assert new is not None
+        shape = job.shape
+        positions = min(DISTIL_POSITIONS * new.new_rows, new.workload.tokens)
+        head = 0 if job.task == "classify" else shape.hidden_size
+        teacher = 2.0 * (shape.block_parameters + head * shape.vocab_size) * job.workload.tokens / new.workload.tokens
+        fitted = shape.block_parameters * min(1.0, DISTIL_BLOCKS / shape.layers) + head * new.new_rows
+        return positions * (teacher + 6.0 * DISTIL_EPOCHS * fitted)
+
+    def apply(self, rig: Rig) -> Rig:
+        """Change the model, or find it changed already; let its new rows and blocks learn."""
+        from tenfold.rig.warm.start import warm_start
+
+        return warm_start(rig, self)

@@ -1,0 +1,50 @@
+"""What a warm start's layers and donor are asked for, held against their shapes before anything is paid."""
+
+from __future__ import annotations
+
+from tenfold.data import Tokenizer, read_tokenizer
+from tenfold.data.account import plain
+from tenfold.errors import InputError
+from tenfold.recipe import Recipe, WarmStartWish
+from tenfold.shape import Shape, read_shape
+from tenfold.vocabulary import shared_ids
+
+SAME = ("model_type", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size")
+"""What two models must have in common for blocks of one to work in the other."""
+
+
+def check_warm_start(recipe: Recipe, shape: Shape, tokenizer: Tokenizer) -> None:
+    """Raises InputError on blocks that a model does not have, and on a donor that does not fit."""
+    wish = recipe.cuts.warm_start
+    if not isinstance(wish, WarmStartWish):
+        return
+    _check_numbers("keep_layers", wish.keep_layers, shape)
+    if wish.intermediate_size is not None and wish.intermediate_size > shape.intermediate_size:
+        raise InputError(
+            f"cuts.warm_start.intermediate_size: found {wish.intermediate_size}, but the model has"
+            f" {shape.intermediate_size}; write fewer"
+        )
+    if wish.grow_layers and shape.post_norm:
+        raise InputError(
+            f"cuts.warm_start.grow_layers: a {shape.model_type} normalises behind its sums, so that no block leaves"
+            " them as they were; grow a model with norms before its layers"
+        )
+    if wish.donor is None:
+        return
+    if wish.take_layers:
+        donor = read_shape(wish.donor)
+        for name in SAME:
+            ours, theirs = getattr(shape, name), getattr(donor, name)
+            if ours != theirs:
+                raise InputError(
+                    f"cuts.warm_start.donor: {plain(wish.donor)} has {name} {theirs}, and the model {ours}; blocks can"
+                    " only come from the same architecture in the same width"
+                )
+        _check_numbers("take_layers", wish.take_layers, donor)
+    if wish.initialise in ("transplant", "donor"):
+        shared_ids(read_tokenizer(wish.donor), tokenizer)
+
+
+def _check_numbers(key: str, numbers: tuple[int, ...], shape: Shape) -> None:
+    if wrong := [number for number in numbers if number >= shape.layers]:
+        raise InputError(f"cuts.warm_start.{key}: found {wrong[0]}, but the model has blocks 0 to {shape.layers - 1}")

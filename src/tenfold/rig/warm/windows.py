@@ -1,0 +1,94 @@
+"""Stretches of text in two vocabularies, token beside token."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from tenfold.data.tokenizer import Tokenizer
+
+Offsets = Sequence[tuple[int, int]]
+
+POOL = 32
+"""Times the tokens that are wanted: so many are looked through, whatever the length of the texts."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The same stretch in both vocabularies."""
+
+    old: list[int]
+    new: list[int]
+    ends: list[int]
+    """For each new token the place of the old token that ends where it ends; -1 where none does."""
+
+
+def choose_windows(
+    texts: Sequence[str], old: Tokenizer, new: Tokenizer, wanted: frozenset[int], width: int, most: int
+) -> list[Window]:
+    """Windows of about `width` new tokens, `most` tokens in all: those first that show the `wanted` tokens which have
+    been seen least, so that rare tokens are seen as often as there are texts for it."""
+    windows = _pool(texts, old, new, width, POOL * most)
+    seen: Counter[int] = Counter()
+    chosen: list[Window] = []
+    left = most
+    for level in range(1, 1 + len(windows)):
+        rest: list[Window] = []
+        for window in windows:
+            if left > 0 and any(seen[token] < level for token in window.new if token in wanted):
+                chosen.append(window)
+                seen.update(token for token in window.new if token in wanted)
+                left -= len(window.new)
+            else:
+                rest.append(window)
+        if left <= 0 or len(rest) == len(windows):
+            break
+        windows = rest
+    return chosen
+
+
+def _pool(texts: Sequence[str], old: Tokenizer, new: Tokenizer, width: int, most: int) -> list[Window]:
+    found: list[Window] = []
+    tokens = 0
+    for text in texts:
+        for window in _windows(text, old, new, width):
+            found.append(window)
+            tokens += len(window.new)
+        if tokens >= most:
+            break
+    return found
+
+
+def _windows(text: str, old: Tokenizer, new: Tokenizer, width: int) -> Iterator[Window]:
+    (old_ids, old_offsets), (new_ids, new_offsets) = (one.encode_offsets([text])[0] for one in (old, new))
+    ends = align(old_offsets, new_offsets)
+    cuts = [0]
+    for place, end in enumerate(ends):
+        if end >= 0 and place + 1 - cuts[-1] >= width:
+            cuts.append(place + 1)
+    if cuts[-1] < len(new_ids) and ends[-1] >= 0:
+        cuts.append(len(new_ids))
+    for first, last in pairwise(cuts):
+        start = 0 if first == 0 else ends[first - 1] + 1
+        inside = [end - start if end >= 0 else -1 for end in ends[first:last]]
+        if last - first > 1:
+            yield Window(old_ids[start : ends[last - 1] + 1], new_ids[first:last], inside)
+
+
+def align(old: Offsets, new: Offsets) -> list[int]:
+    """For each new token the place of the last old token that ends at the same character, -1 if none does.
+
+    Where several tokens end at one character (bytes of one letter), they are matched from behind.
+    """
+    places: dict[int, list[int]] = {}
+    for place, (_, end) in enumerate(old):
+        places.setdefault(end, []).append(place)
+    left = {end: len(found) for end, found in places.items()}
+    found: list[int] = []
+    for _, end in reversed(new):
+        number = left.get(end, 0) - 1
+        left[end] = number
+        found.append(places[end][number] if number >= 0 else -1)
+    return found[::-1]

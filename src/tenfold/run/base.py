@@ -1,0 +1,136 @@
+"""The model that a run trains on: the one that its recipe names, or a plain folder made of it once by a warm start.
+
+Adapters name that folder as their base, so that whoever loads them finds tables of the right size and the tokenizer
+that goes with them; and a run that is continued finds what it began with.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer
+
+from tenfold.cuts import WarmStart
+from tenfold.data import training_texts
+from tenfold.data.tokenizer import Tokenizer
+from tenfold.durable import write_folder
+from tenfold.errors import InputError
+from tenfold.export.base_hash import base_sha256, model_folder
+from tenfold.recipe import Recipe
+from tenfold.rig.model import build_rig, load_pretrained, rig_around
+from tenfold.rig.rig import Rig, Source
+from tenfold.rig.warm.start import RECORD, Change, change_model, plain_dict, read_change
+from tenfold.run.retention import OldDomain, mean_states, nats_per_byte, old_texts, written_texts
+from tenfold.vocabulary import Extension
+
+RETENTION = "retention.json"
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a run trains on."""
+
+    source: Source
+    sha256: str
+    """Of its weights (export/base_hash.py)."""
+    named_sha256: str
+    """Of the weights of the model that the recipe names."""
+    old_domain: OldDomain | None = None
+    """Where a warm start has changed it; not of an encoder without texts, since it cannot write any."""
+
+
+def named_base(recipe: Recipe) -> Base:
+    """The model of `recipe` as it is."""
+    source = Source(recipe.model.name, recipe.model.revision)
+    digest = base_sha256(model_folder(source.name, source.revision))
+    return Base(source, digest, digest)
+
+
+def changed_base(recipe: Recipe, cut: WarmStart, folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
+    """The model of `recipe` as `cut` changes it, in `folder`: read if it is there, else made."""
+    named = named_base(recipe)
+    found = read_change(folder)
+    if found is None or found.cut != plain_dict(cut):
+        rig = replace(_load(recipe, device), dtype=dtype)
+        tokenizer = Tokenizer.from_transformers(recipe.model.name, recipe.model.revision)
+        domain = _before(recipe, rig, tokenizer)
+        torch.manual_seed(recipe.train.seed)
+        rig, change = change_model(replace(rig, texts=training_texts(recipe)), cut)
+        changed = rig.tokenizer or tokenizer
+        if domain is not None:
+            domain = replace(domain, start=domain.score(rig, changed))
+        with write_folder(folder) as writing:
+            _write(rig, cut, change, domain, writing)
+            _check_tokenizer(writing, changed, rig.texts[:20])
+    return Base(
+        Source(str(folder.absolute())), base_sha256(folder), named.named_sha256, OldDomain.read(folder / RETENTION)
+    )
+
+
+def _load(recipe: Recipe, device: torch.device) -> Rig:
+    """The named model, whole; of a model for labels the part below its head, which is new anyway."""
+    source = Source(recipe.model.name, recipe.model.revision)
+    if recipe.task != "classify":
+        return load_pretrained(build_rig(source, recipe.task, device=device))
+    try:
+        model: Any = AutoModel.from_pretrained(source.name, revision=source.revision, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise InputError(f"model: cannot load {source.name!r}: {str(error).splitlines()[0]}") from error
+    return replace(rig_around(model.to(device), "text"), source=source, task="classify", new_modules=())
+
+
+def _before(recipe: Recipe, rig: Rig, tokenizer: Tokenizer) -> OldDomain | None:
+    """Texts of the old domain, scored by the base; None if there are none."""
+    wish = recipe.cuts.warm_start
+    named = () if isinstance(wish, bool | str) else wish.old_text
+    if named:
+        texts, source = old_texts(named, recipe.data.columns.text), ", ".join(Path(name).name for name in named)
+    elif recipe.task == "classify":
+        return None
+    else:
+        texts, source = written_texts(rig, tokenizer), "texts that the base wrote by itself"
+    if recipe.task != "classify":
+        return OldDomain(source, texts, "nats per byte", nats_per_byte(rig, tokenizer, texts), 0.0)
+    states = mean_states(rig, tokenizer, texts)
+    return OldDomain(source, texts, "cosine", 1.0, 0.0, tuple(tuple(state) for state in states.tolist()))
+
+
+def _write(rig: Rig, cut: WarmStart, change: Change, domain: OldDomain | None, folder: Path) -> None:
+    config = AutoConfig.from_pretrained(rig.source.name, revision=rig.source.revision)
+    stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
+    rig.model.to(stored).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
+    _write_tokenizer(rig.source, cut, folder)
+    (folder / RECORD).write_text(json.dumps(change.to_json()) + "\n", encoding="utf-8")
+    if domain is not None:
+        domain.write(folder / RETENTION)
+
+
+def _write_tokenizer(source: Source, cut: WarmStart, folder: Path) -> None:
+    """The base's own files with the new tokens in them; or those of another tokenizer."""
+    if cut.tokenizer:
+        AutoTokenizer.from_pretrained(cut.tokenizer).save_pretrained(folder)
+        return
+    AutoTokenizer.from_pretrained(source.name, revision=source.revision).save_pretrained(folder)
+    if cut.tokens:
+        path = folder / "tokenizer.json"
+        file = json.loads(path.read_text(encoding="utf-8"))
+        extension = Extension(file, source.name)
+        for token in cut.tokens:
+            extension.add(token)
+        path.write_text(json.dumps(file, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _check_tokenizer(folder: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
+    """Raises InputError unless transformers divides texts as the run will."""
+    loaded = Tokenizer.from_transformers(folder)
+    for text in texts:
+        if loaded.encode(text, True) != tokenizer.encode(text, True):
+            raise InputError(
+                "cuts.warm_start: transformers rebuilds this tokenizer in another way than its file says; new tokens"
+                " cannot be added to it"
+            )

@@ -1,0 +1,127 @@
+"""What a warm start is on paper, beside what it is for real."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from rigs import make_rig as make_tiny_rig
+from shapes import make_shape
+from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, WarmStart, on_paper, on_rig
+from tenfold.cuts.warm_start import DISTIL_POSITIONS
+from tenfold.job import Job, bytes_by_kind, flops_by_part, seconds_by_part
+from tenfold.rig.rows import learn_rows
+from tenfold.shape import read_shape
+from tenfold.workload import NewVocabulary
+from test_job import UNEQUAL, VOCABULARY, counted_on_paper, kept_on_paper, make_job, make_rig, measure, rows_of
+from tiny import FAMILIES, tiny_folder
+
+LORA = LoRA(rank=8, alpha=16.0)
+ROWS = 100
+TOKENS = tuple(f"t{number}" for number in range(ROWS))
+COMBINATIONS: dict[str, tuple[Cut, ...]] = {
+    "lora": (LORA,),
+    "lora pack fuse": (LORA, Pack(tokens=4096), Fuse(loss_rows=32)),
+    "lora fuse checkpoint": (LORA, Fuse(loss_rows=32), Checkpoint(layers=1)),
+}
+
+
+def warm_job(family: str, lengths: Sequence[int] = UNEQUAL, rows: int = ROWS) -> Job:
+    """A job whose new vocabulary is as large as its old one: what is compared is rows that learn."""
+    job = make_job(family, rows_of("text", lengths))
+    new = NewVocabulary(job.workload, TOKENS[:rows], VOCABULARY, rows)
+    return replace(job, workload=replace(job.workload, new_vocabulary=new))
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
+def test_predicts_bytes_and_flops_of_rows_that_learn(family: str, name: str) -> None:
+    samples = rows_of("text", UNEQUAL)
+    rig = make_rig(family, len(samples))
+    count = learn_rows(rig.model, range(VOCABULARY - ROWS, VOCABULARY))
+    measured_bytes, measured_flops = measure(on_rig(COMBINATIONS[name], rig), samples)
+    job = on_paper((FineTune(), WarmStart(tokens=TOKENS), *COMBINATIONS[name]), warm_job(family))
+    assert job.row_parameters == count
+    assert kept_on_paper(job) == pytest.approx(measured_bytes, rel=0.06)
+    assert counted_on_paper(job) == pytest.approx(measured_flops, rel=0.03)
+    without = on_paper((FineTune(), *COMBINATIONS[name]), warm_job(family))
+    assert counted_on_paper(without) != pytest.approx(measured_flops, rel=0.03), "the control: frozen embeddings"
+
+
+def test_rows_have_moments_and_the_rest_of_the_table_has_none() -> None:
+    before = on_paper((FineTune(), LORA), warm_job("llama"))
+    after = on_paper((FineTune(), WarmStart(tokens=TOKENS), LORA), warm_job("llama"))
+    kinds, changed = bytes_by_kind(before), bytes_by_kind(after)
+    rows = 2 * ROWS * after.shape.hidden_size  # llama's two tables
+    assert changed["optimizer"] - kinds["optimizer"] == 8 * rows
+    assert changed["adapters"] - kinds["adapters"] == 4 * rows
+
+
+def test_a_shorter_division_is_what_is_priced() -> None:
+    job = warm_job("llama")
+    shorter = make_job("llama", rows_of("text", [length // 2 for length in UNEQUAL])).workload
+    new = NewVocabulary(shorter, TOKENS, VOCABULARY + ROWS, ROWS)
+    job = FineTune().price(replace(job, workload=replace(job.workload, new_vocabulary=new)))
+    changed = WarmStart(tokens=TOKENS).price(job)
+    assert changed.tokens_trained == shorter.tokens < job.workload.tokens
+    assert changed.shape.vocab_size == VOCABULARY + ROWS
+    assert changed.shape.parameters - job.shape.parameters == 2 * ROWS * job.shape.hidden_size
+    assert flops_by_part(changed)["linear forward"] < flops_by_part(job)["linear forward"]
+    back = changed.uncut()
+    assert (back.shape, back.workload.tokens) == (job.shape, job.workload.tokens)
+
+
+def test_distillation_is_paid_for_by_the_row() -> None:
+    def preparation(rows: int, method: str) -> float:
+        job = FineTune().price(warm_job("llama", [200] * 400, rows))
+        cut = WarmStart(tokens=TOKENS[:rows], initialise=method)  # type: ignore[arg-type]
+        return seconds_by_part(cut.price(job))["warm_start"]
+
+    plain, some, more = preparation(50, "subtokens"), preparation(50, "distil"), preparation(100, "distil")
+    assert plain < some
+    assert more - plain == pytest.approx(2 * (some - plain), rel=0.2)
+    assert 100 * DISTIL_POSITIONS < 200 * 400
+
+
+@pytest.mark.parametrize(
+    "cut",
+    [
+        WarmStart(keep_layers=(0, 2)),
+        WarmStart(grow_layers=2),
+        WarmStart(intermediate_size=16),
+        WarmStart(keep_layers=(1,), grow_layers=1, intermediate_size=24),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "phi3", "gpt2"])
+def test_other_blocks_have_the_weights_that_are_foretold(family: str, cut: WarmStart, tmp_path: Path) -> None:
+    rig = make_tiny_rig(family, "sft")
+    before = rig.model.num_parameters()
+    after = cut.apply(rig).model.num_parameters()
+    shape = read_shape(str(tiny_folder(tmp_path / family, family)))
+    job = FineTune().price(replace(make_job("llama", rows_of("text", UNEQUAL)), shape=shape))
+    assert shape.parameters == before
+    assert cut.price(job).shape.parameters == pytest.approx(after, rel=0.01)
+    assert after != pytest.approx(before, rel=0.01), "the control"
+
+
+def test_a_grown_block_learns_in_full() -> None:
+    job = FineTune().price(warm_job("llama"))
+    grown = LORA.price(WarmStart(grow_layers=1).price(job))
+    assert grown.trained_parameters - grown.adapter_parameters == grown.shape.parameters_per_block
+    rig = on_rig((WarmStart(grow_layers=1), LORA), make_rig("llama", 4))
+    learned = sum(w.numel() for name, w in rig.trainable if "lora_" not in name)
+    assert learned == grown.shape.parameters_per_block
+    assert isinstance(rig.model, torch.nn.Module)
+
+
+def test_what_changes_nothing_is_no_other_job() -> None:
+    job = FineTune().price(warm_job("llama"))
+    assert WarmStart(keep_layers=(0, 1, 2)).price(job) == job
+    assert WarmStart(tokens=TOKENS).price(replace(job, pretrained=False)) == replace(job, pretrained=False)
+    assert make_shape("llama").with_blocks(3, 64) == make_shape("llama")
+    assert set(FAMILIES)
