@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from tenfold.job.activations import FLOAT32_BYTES, block_bytes, end_bytes, first_block_saving, input_bytes
-from tenfold.job.job import Job
+from collections.abc import Callable, Mapping
+
+from tenfold.job.activations import FLOAT32_BYTES, footprint
+from tenfold.job.job import Blocks, Job
 from tenfold.machine import evidence
 
 CUDA_CONTEXT_BYTES = 0.6e9
@@ -28,7 +30,8 @@ def bytes_by_kind(job: Job) -> dict[str, float]:
     else:  # float32 masters, and on a GPU autocast's working copies of the linear layers
         working = shape.block_parameters + (0 if job.task == "classify" else shape.head_parameters)
         weights = job.parameters * FLOAT32_BYTES + (working * size if on_gpu and size < FLOAT32_BYTES else 0)
-    run, activations = evidence()["run"], _activation_bytes(job)
+    run, print_ = evidence()["run"], footprint(job, job.largest)
+    activations, restored = print_.on_device(job.blocks), print_.restored(job.blocks)
     return {
         "weights": float(weights),
         "adapters": float(FLOAT32_BYTES * job.adapter_parameters),
@@ -37,10 +40,11 @@ def bytes_by_kind(job: Job) -> dict[str, float]:
         "activations": activations,
         "logits": logits_bytes(job),
         "transients": job.largest.tokens * (2 * shape.intermediate_size + 4 * shape.hidden_size) * size
-        + dense_bytes(job),
+        + dense_bytes(job)
+        + restored,
         "context": CUDA_CONTEXT_BYTES if on_gpu else float(run["library_bytes_cpu"]),
         # torch accounts for every byte on a GPU; malloc keeps freed blocks that nothing else fits
-        "fragmentation": 0.0 if on_gpu else float(run["fragmentation_cpu"]) * activations,
+        "fragmentation": 0.0 if on_gpu else float(run["fragmentation_cpu"]) * (activations + restored),
     }
 
 
@@ -51,18 +55,6 @@ def dense_bytes(job: Job) -> float:
     return 2.0 * FLOAT32_BYTES * max(x.in_features * x.out_features for x in job.shape.block_linears)
 
 
-def _activation_bytes(job: Job) -> float:
-    """What is kept when the backward pass begins; or later, when one recomputed block is whole again."""
-    micro, again = job.largest, job.recomputed_layers
-    block = block_bytes(job, micro)
-    kept = (job.shape.layers - again) * block
-    if again:
-        kept = max(kept, block)
-    else:
-        kept -= first_block_saving(job, micro)
-    return kept + again * input_bytes(job, micro) + end_bytes(job, micro)
-
-
 def logits_bytes(job: Job) -> float:
     """Logits and what the loss makes of them, or of a chunk of them once fused."""
     if job.task == "classify":
@@ -71,7 +63,7 @@ def logits_bytes(job: Job) -> float:
     wide = FLOAT32_BYTES * shape.vocab_size
     if job.loss_rows is None:
         return tokens * 3 * wide  # in the backward pass: log-softmax, its gradient, and the gradient of the logits
-    rows = tokens * job.loss_share
+    rows = tokens * job.head_share
     # a chunk in float32, its exponentials, and in the working dtype; then the picked rows and their gradient
     chunk = min(job.loss_rows, rows) * (2 * wide + (size * shape.vocab_size if size < FLOAT32_BYTES else 0))
     head_gradient = 0 if job.adapted else FLOAT32_BYTES * shape.head_parameters
@@ -79,14 +71,34 @@ def logits_bytes(job: Job) -> float:
 
 
 def peak_bytes(job: Job) -> float:
-    """The most that is alive at once.
+    """The most that is alive at once."""
+    return _peak(bytes_by_kind(job), job.accumulates)
 
-    Logits die before the block-wise transients of the backward pass are made; and where a step is one micro-batch, its
-    gradients grow while its activations are freed.
-    """
-    kinds = bytes_by_kind(job)
+
+def peak_by_blocks(job: Job) -> Callable[[int, int], float]:
+    """`peak_bytes` of a job of which nothing is recomputed or offloaded, by numbers of blocks that are: for who tries
+    many."""
+    kinds, of_blocks, layers = bytes_by_kind(job), footprint(job, job.largest), job.shape.layers
+    fragments = kinds["fragmentation"] / kinds["activations"]
+
+    def peak(recomputed: int, offloaded: int) -> float:
+        blocks = Blocks.of(layers, recomputed, offloaded)
+        kept, restored = of_blocks.on_device(blocks), of_blocks.restored(blocks)
+        changed = {
+            "activations": kept,
+            "transients": kinds["transients"] + restored,
+            "fragmentation": fragments * (kept + restored),
+        }
+        return _peak({**kinds, **changed}, job.accumulates)
+
+    return peak
+
+
+def _peak(kinds: Mapping[str, float], accumulates: bool) -> float:
+    """Logits die before the block-wise transients of the backward pass are made; and where a step is one micro-batch,
+    its gradients grow while its activations are freed."""
     lasting = sum(kinds[kind] for kind in ("weights", "adapters", "optimizer", "context", "fragmentation"))
     computed = kinds["activations"] + max(kinds["logits"], kinds["transients"])
-    if job.accumulates:
+    if accumulates:
         return lasting + kinds["gradients"] + computed
     return lasting + max(computed, kinds["gradients"] + kinds["transients"])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 
-from tenfold.cuts import FineTune
+from tenfold.cuts import Checkpoint, FineTune
 from tenfold.cuts.lora import MODULE_NAMES, names_layer
 from tenfold.errors import InputError, NoEffect
 from tenfold.job import Job
-from tenfold.planner.options import checkpoint_options, fuse_options, lora_options, pack_options, quantize_options
+from tenfold.planner.options import fuse_options, lora_options, named_checkpoint, pack_options, quantize_options
 from tenfold.recipe import LoraWish, Recipe
 from tenfold.shape import Shape
 
@@ -36,10 +37,20 @@ def check_forced(recipe: Recipe, dense: Job) -> None:
     ):
         if None not in options and all(option is not None and option.price(base) == base for option in options):
             raise NoEffect(f"cuts.{name}: changes nothing for task {recipe.task} on this model and data; leave it out")
-    wanted = checkpoint_options(recipe, dense.shape.layers)[-1]
-    layers = getattr(wanted, "layers", 0)
-    if layers > dense.shape.layers:
-        raise InputError(f"cuts.checkpoint.layers: found {layers}, but the model has {dense.shape.layers} blocks")
+    _check_checkpoint(named_checkpoint(recipe, dense.shape.layers), base)
+
+
+def _check_checkpoint(cut: Checkpoint | None, job: Job) -> None:
+    """No more blocks than there are, and none offloaded to where they are already."""
+    if cut is None:
+        return
+    blocks = job.shape.layers
+    if cut.layers > blocks:
+        raise InputError(f"cuts.checkpoint.layers: found {cut.layers}, but the model has {blocks} blocks")
+    if cut.offload > blocks - 1:
+        raise InputError(f"cuts.checkpoint.offload: found {cut.offload}, but at most {blocks - 1} of {blocks} blocks can")
+    if cut.price(job) == replace(cut, offload=0).price(job) and cut.offload:
+        raise NoEffect("cuts.checkpoint.offload: this machine computes in host memory; leave it out, or write layers")
 
 
 def _check_targets(recipe: Recipe, shape: Shape) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize
+from tenfold.job import Job, peak_bytes
 from tenfold.machine import find_compiler
+from tenfold.planner.keeping import solve_checkpoint
 from tenfold.recipe import Recipe
 from tenfold.recipe.schema import CheckpointWish, FuseWish, LoraWish, PackWish, QuantizeWish
 from tenfold.workload import Workload
@@ -66,17 +68,27 @@ def fuse_options(recipe: Recipe) -> tuple[Option, ...]:
     return (None, *cuts) if wish == "auto" else cuts
 
 
-def checkpoint_options(recipe: Recipe, layers: int) -> tuple[Option, ...]:
-    """Fewest recomputed blocks first: nothing, quarters, all."""
+def checkpoint_options(recipe: Recipe, job: Job, room_bytes: float) -> tuple[Option, ...]:
+    """Nothing recomputed or offloaded where that fits `room_bytes`, else the cheapest that does; or as the recipe says."""
     wish = recipe.cuts.checkpoint
     if wish is False:
         return (None,)
+    if named := named_checkpoint(recipe, job.shape.layers):
+        return (named,)
+    if wish == "auto" and peak_bytes(job) <= room_bytes:
+        return (None,)
+    solved = solve_checkpoint(job, room_bytes)
+    return () if solved is None else (solved,)
+
+
+def named_checkpoint(recipe: Recipe, layers: int) -> Checkpoint | None:
+    """The checkpoint that a recipe spells out."""
+    wish = recipe.cuts.checkpoint
     if wish == "full":
-        return (Checkpoint(layers),)
-    if isinstance(wish, CheckpointWish) and wish.layers is not None:
-        return (Checkpoint(wish.layers),)
-    steps = tuple(Checkpoint(count) for count in dict.fromkeys(max(1, round(layers * q / 4)) for q in (1, 2, 3, 4)))
-    return (None, *steps) if wish == "auto" else steps
+        return Checkpoint(layers)
+    if isinstance(wish, CheckpointWish) and not (wish.layers is None and wish.offload is None):
+        return Checkpoint(wish.layers or 0, wish.offload or 0)
+    return None
 
 
 def micro_row_options(recipe: Recipe) -> tuple[int, ...]:

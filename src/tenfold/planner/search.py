@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import product
 from math import ceil
 
-from tenfold.cuts import Cut, Pack
+from tenfold.cuts import Checkpoint, Cut, Pack
 from tenfold.errors import InputError, NoPlanFits
 from tenfold.job import Job, bytes_by_kind, flops_by_part, peak_bytes, seconds_by_part, usd_of
 from tenfold.job.memory import MARGIN
@@ -24,6 +24,7 @@ from tenfold.planner.options import (
     fuse_options,
     lora_options,
     micro_row_options,
+    named_checkpoint,
     pack_options,
     quantize_options,
 )
@@ -62,8 +63,8 @@ def make_plan(
         best, ways, rejected = _choose(allowed, dense, machines)
     except NoPlanFits as error:
         raise NoPlanFits(f"{error}{_with_consent(recipe, withheld, dense, machines)}") from None
-    checkpoints = checkpoint_options(recipe, shape.layers)
-    why = explain_cuts(best, ways, checkpoints, Known(recipe.task, evidence, withheld))
+    checkpoint = named_checkpoint(recipe, shape.layers) or Checkpoint(shape.layers)
+    why = explain_cuts(best, ways, checkpoint, Known(recipe.task, evidence, withheld))
     return _to_plan(recipe, best, ways, rejected, why)
 
 
@@ -158,7 +159,6 @@ def _priced(recipe: Recipe, dense: Job, group: Sequence[Machine], rejected: Coun
 def _ways(recipe: Recipe, dense: Job, rejected: Counter[str]) -> Iterator[Way]:
     """All combinations on one machine that fit its memory."""
     room = dense.machine.memory_bytes * (1 - MARGIN)
-    checkpoints = checkpoint_options(recipe, dense.shape.layers)
     fixed = product(
         fine_tune_options(recipe),
         quantize_options(recipe),
@@ -172,16 +172,17 @@ def _ways(recipe: Recipe, dense: Job, rejected: Counter[str]) -> Iterator[Way]:
             base, cuts = _fold(options, replace(dense, micro_rows=rows))
             if len(cuts) != sum(option is not None for option in options):
                 continue  # a cut that changes nothing: the same way without it is priced too
-            for checkpoint in checkpoints:
+            for checkpoint in checkpoint_options(recipe, base, room):
                 job = base if checkpoint is None else checkpoint.price(base)
                 peak = peak_bytes(job)
                 if peak > room:
-                    rejected["need more memory than their machine has"] += 1
                     continue
                 seconds = sum(seconds_by_part(job).values())
                 every = cuts if checkpoint is None else (*cuts, checkpoint)
                 yield Way(job, every, peak, seconds, usd_of(job, seconds))
-                break  # recomputing more would only take longer
+                break
+            else:
+                rejected["need more memory than their machine has"] += 1
 
 
 def _fold(options: Iterable[Option], job: Job) -> tuple[Job, tuple[Cut, ...]]:

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
+from tenfold.cuts.checkpoint import Checkpoint
 from tenfold.cuts.lora import LoRA
 from tenfold.data.tokenize import Sample
 from tenfold.rig.backward import Backward, Loss, eager_backward
@@ -45,6 +46,8 @@ class Rig:
     new_modules: tuple[str, ...] = ()
     """Modules that the base checkpoint did not hold or that are the task's head: trained in full, saved in full."""
     adapter: LoRA | None = None
+    checkpoint: Checkpoint | None = None
+    """Which activations are not kept on the device; None: all are."""
     backpropagate: Backward = eager_backward
     frozen_compute: Literal["bf16", "fp8"] = "bf16"
     """What the products with quantized weights are to be computed in."""
