@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 
@@ -18,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_paper, on_rig  # noqa: E402
 from tenfold.data.tokenize import Sample  # noqa: E402
 from tenfold.job import Job, bytes_by_kind, flops_by_part, kept_bytes, seconds_by_part  # noqa: E402
+from tenfold.job.activations import input_bytes  # noqa: E402
 from tenfold.machine import local_machine  # noqa: E402
 from tenfold.rig.batch import PaddedLayout  # noqa: E402
 from tenfold.rig.loss import classification_loss, next_token_loss  # noqa: E402
@@ -109,22 +111,28 @@ def make_job(family: str, samples: Sequence[Sample]) -> Job:
     )
 
 
+@dataclass(eq=False)
+class Saved:
+    """A tensor as autograd's graph holds it: gone with the part of the graph that nothing reads."""
+
+    tensor: torch.Tensor
+
+
 class Kept:
-    """Unique storages that autograd saves, parameters and buffers left out."""
+    """Unique storages that autograd keeps, parameters and buffers left out."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         self._known = {x.untyped_storage().data_ptr() for x in (*model.parameters(), *model.buffers())}
-        self._storages: dict[int, torch.UntypedStorage] = {}
+        self._saved: WeakSet[Saved] = WeakSet()
 
-    def pack(self, tensor: torch.Tensor) -> torch.Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in self._known:
-            self._storages[storage.data_ptr()] = storage
-        return tensor
+    def pack(self, tensor: torch.Tensor) -> Saved:
+        saved = Saved(tensor)
+        self._saved.add(saved)
+        return saved
 
-    @property
-    def bytes(self) -> int:
-        return sum(storage.nbytes() for storage in self._storages.values())
+    def bytes_now(self) -> int:
+        storages = {saved.tensor.untyped_storage().data_ptr(): saved.tensor.untyped_storage() for saved in self._saved}
+        return sum(storage.nbytes() for pointer, storage in storages.items() if pointer not in self._known)
 
 
 def kept_by(rig: Rig, samples: Sequence[Sample]) -> int:
@@ -132,9 +140,10 @@ def kept_by(rig: Rig, samples: Sequence[Sample]) -> int:
     kept = Kept(rig.model)
     rig.model.train()
     (batch,) = rig.layout(samples)
-    with saved_tensors_hooks(kept.pack, lambda tensor: tensor):
-        rig.loss(rig.model, batch)
-    return kept.bytes
+    with saved_tensors_hooks(kept.pack, lambda saved: saved.tensor):
+        loss = rig.loss(rig.model, batch)
+    assert loss.requires_grad
+    return kept.bytes_now()
 
 
 def measure(rig: Rig, samples: Sequence[Sample]) -> tuple[int, int]:
@@ -143,21 +152,28 @@ def measure(rig: Rig, samples: Sequence[Sample]) -> tuple[int, int]:
     rig.model.train()
     (batch,) = rig.layout(samples)
     with FlopCounterMode(display=False) as counter:
-        with saved_tensors_hooks(kept.pack, lambda tensor: tensor):
+        with saved_tensors_hooks(kept.pack, lambda saved: saved.tensor):
             loss = rig.loss(rig.model, batch)
+        kept_bytes = kept.bytes_now()
         loss.backward()
-    return kept.bytes, counter.get_total_flops()
+    return kept_bytes, counter.get_total_flops()
 
 
 def kept_on_paper(job: Job) -> float:
-    """Activations, and what of the loss lasts until the backward pass."""
+    """Activations, and what of the loss lasts until the backward pass.
+
+    Autograd does not see the whole input of a last block that is recomputed and works on fewer rows: the block hands it
+    to its attention by a keyword, which checkpoint holds by itself.
+    """
     total = kept_bytes(job, job.largest)
+    if job.recomputed_layers == job.shape.layers and job.last_block_share < 1:
+        total -= input_bytes(job, job.largest)
     if job.task == "classify":
         return total
     if job.loss_rows is None:
         return total + 4 * VOCABULARY * job.largest.tokens
     gradient_of_head = 0 if job.adapted else 4 * job.shape.head_parameters
-    return total + 4 * job.largest.tokens * job.loss_share * job.shape.hidden_size + gradient_of_head
+    return total + 4 * job.largest.tokens * job.head_share * job.shape.hidden_size + gradient_of_head
 
 
 LORA = LoRA(rank=8, alpha=16.0)
@@ -170,6 +186,10 @@ COMBINATIONS: dict[str, tuple[Cut, ...]] = {
     "pack": (Pack(tokens=4096),),
     "lora pack": (LORA, Pack(tokens=4096)),
     "fuse": (Fuse(loss_rows=32),),
+    "lora fuse": (LORA, Fuse(loss_rows=32)),
+    "lora with dropout fuse": (LoRA(rank=8, alpha=16.0, dropout=0.1), Fuse(loss_rows=32)),
+    "lora pack fuse": (LORA, Pack(tokens=4096), Fuse(loss_rows=32)),
+    "lora pack fuse checkpoint all": (LORA, Pack(tokens=4096), Fuse(loss_rows=32), Checkpoint(layers=3)),
     "quantize lora": (Quantize(), LORA),
     "quantize lora pack checkpoint": (Quantize("fp8"), LORA, Pack(tokens=4096), Checkpoint(layers=1)),
     "lora pack checkpoint": (LORA, Pack(tokens=4096), Checkpoint(layers=1)),

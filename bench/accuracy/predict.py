@@ -10,13 +10,13 @@ from typing import Any
 from configurations import Configuration
 
 from tenfold.calibrate.probe import Probe
-from tenfold.cuts import cut_from_dict
+from tenfold.cuts import Checkpoint, cut_from_dict
 from tenfold.job import Job, Work, evaluation_work, peak_moment, seconds_on, training_work
 from tenfold.job.fit import Observation, fit_efficiency
 from tenfold.job.seconds import process_seconds
 from tenfold.machine import Efficiency, Machine, gpus, local_machine
 from tenfold.planner.options import (
-    checkpoint_options,
+    checkpoint_wish,
     fine_tune_options,
     fuse_options,
     lora_options,
@@ -118,13 +118,14 @@ def _recipe_job(row: dict[str, Any], here: Machine) -> Job:
     )
     dense = dense_job(recipe, shape, workload, here.computing_in(recipe.train.dtype))
     dense = replace(dense, micro_rows=recipe.train.micro_batch_size or recipe.train.batch_size)
+    wish = checkpoint_wish(recipe, shape.layers)
     options = (
         *fine_tune_options(recipe),
         *quantize_options(recipe),
         *lora_options(recipe),
         *pack_options(recipe, workload),
         *fuse_options(recipe),
-        *checkpoint_options(recipe, shape.layers),
+        *((wish,) if isinstance(wish, Checkpoint) else ()),
     )
     return fold(options, dense)[0]
 

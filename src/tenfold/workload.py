@@ -20,6 +20,11 @@ times the query-key pairs that it needs."""
 SHORT_ROW_TOKENS = 64
 """Packed rows up to this length share one bucket: below it a kernel call costs more than the padding it would avoid."""
 
+NARROWED_SHARE = 7 / 8
+"""Where at most this share of a micro-batch's tokens bear loss, the last block leaves the others out. Above, the copies
+that it takes to pick rows and to put them back cost about what they save: a dozen passes over the hidden states, where
+a block makes some hundreds of multiplications for each number of them."""
+
 REPRESENTATIVE_ROWS = 2048
 """Rows of the epoch that stands for all packed epochs, at most: its quantiles are exact to a tenth of a percent."""
 

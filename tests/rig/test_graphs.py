@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 
 from rigs import make_rows
-from tenfold.rig.graphs import cloned, shape_key, tensors_of
+from tenfold.rig.graphs import cloned, shape_key
 from tenfold.rig.packing import PackedLayout
+from tenfold.rig.tensors import tensors_of
 
 LAYOUT = PackedLayout(64, 0, steady=True)
 

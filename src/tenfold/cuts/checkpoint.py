@@ -1,8 +1,8 @@
-"""Cut 4: keep some activations, recompute the rest."""
+"""Cut 4: keep some activations, recompute some, let some wait in host memory."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from tenfold.cuts.cut import Cut
@@ -14,27 +14,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Checkpoint(Cut):
-    """Of `layers` blocks keep only the input, and run them again in the backward pass.
+    """Of `layers` blocks keep only the input, and run them again in the backward pass; what `offload` blocks keep waits
+    in host memory.
 
-    Saves: the activations of those blocks but for one hidden state each.
-    Costs: one more forward pass of them: half again the FLOPs of a LoRA step, a third of a full one.
-    Evidence: exact; the planner keeps it off while everything fits.
-    Paper: arXiv 1604.06174.
+    Saves: the activations of those blocks, of recomputed ones but for one hidden state each.
+    Costs: one more forward pass of recomputed blocks: half again the FLOPs of a LoRA step, a third of a full one; of
+    offloaded ones two copies over the link to the host, beside the computation as long as they are no longer than it.
+    Evidence: exact; the planner keeps it off while everything fits, and then chooses the cheaper seconds for each byte.
+    Paper: arXiv 1604.06174 (recomputation), arXiv 1602.08124 (vDNN: offloading with prefetch).
 
-    The last blocks of the model are kept and the first are recomputed: a kept block frees its activations first.
+    Blocks that are both keep their input in host memory and nothing on the device.
     """
 
     name: ClassVar[str] = "checkpoint"
     exact: ClassVar[bool] = True
 
-    layers: int
+    layers: int = 0
+    offload: int = 0
 
     def price(self, job: Job) -> Job:
-        """Fewer bytes of activations, more forward FLOPs."""
-        return replace(job, recomputed_layers=min(self.layers, job.shape.layers))
+        """Fewer bytes of activations; more forward FLOPs, and copies. A CPU has no other memory to leave them in."""
+        offloaded = min(self.offload, job.shape.layers - 1) if job.machine.vendor_kind == "cuda" else 0
+        return job.keeping(min(self.layers, job.shape.layers), offloaded)
 
     def apply(self, rig: Rig) -> Rig:
-        """Turn recomputation on in the first `layers` blocks."""
+        """Set each block's own switch."""
         from tenfold.rig.checkpointing import checkpoint_blocks
 
-        return checkpoint_blocks(rig, self.layers)
+        return checkpoint_blocks(rig, self)

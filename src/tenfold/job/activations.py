@@ -6,7 +6,9 @@ against torch.autograd.graph.saved_tensors_hooks on every family in tests/test_j
 
 from __future__ import annotations
 
-from tenfold.job.job import Job
+from dataclasses import dataclass
+
+from tenfold.job.job import Blocks, Job
 from tenfold.workload import MicroBatch
 
 WRITTEN_OUT_GELU = {"gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh_python"}
@@ -15,47 +17,137 @@ WRITTEN_OUT_GELU = {"gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh_p
 FIRST_LAYERS = {"q", "k", "v", "qkv"}
 """Linear layers that read the embeddings in the first block: where those are frozen, no gradient goes below them."""
 
+LAST_LAYERS = {"o", "gate", "up", "gate_up", "down"}
+"""Linear layers of a block that come after its attention."""
+
 FLOAT32_BYTES = 4
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """What one micro-batch keeps, by what becomes of each block."""
+
+    block: float
+    """A block keeps all."""
+    input: float
+    """A recomputed block keeps its input."""
+    first_saving: float
+    """The first block keeps less, if it keeps all."""
+    last_saving: float
+    """The last block keeps less, if it keeps all."""
+    last_extra: float
+    """The last block keeps more, if it is recomputed."""
+    end: float
+    """Embeddings, final norm and head."""
+
+    def on_device(self, blocks: Blocks) -> float:
+        """When the backward pass begins."""
+        kept = blocks.kept * self.block + blocks.recomputed * self.input + self.end
+        last = self.last_extra if blocks.last_is_recomputed else -self.last_saving
+        return kept + last - (self.first_saving if blocks.all_are_kept else 0.0)
+
+    def on_host(self, blocks: Blocks) -> float:
+        """What waits in host memory."""
+        return blocks.offloaded * self.block + blocks.offloaded_inputs * self.input
+
+    def coming(self, blocks: Blocks) -> float:
+        """Of the offloaded block that is on its way back, one at any time."""
+        return self.block if blocks.offloaded else self.input if blocks.offloaded_inputs else 0.0
+
+
+def footprint(job: Job, micro: MicroBatch) -> Footprint:
+    """Of this micro-batch, logits left out."""
+    saving, extra = last_block_saving(job, micro)
+    return Footprint(
+        block=block_bytes(job, micro),
+        input=input_bytes(job, micro),
+        first_saving=first_block_saving(job, micro),
+        last_saving=saving,
+        last_extra=extra,
+        end=end_bytes(job, micro),
+    )
+
+
 def kept_bytes(job: Job, micro: MicroBatch) -> float:
-    """All that the model keeps of a micro-batch between its forward and its backward pass, logits left out."""
-    if not job.recomputed_layers:
-        return touched_bytes(job, micro)
-    kept = job.shape.layers - job.recomputed_layers
-    blocks = kept * block_bytes(job, micro) + job.recomputed_layers * input_bytes(job, micro)
-    return blocks + end_bytes(job, micro)
+    """All that the device keeps of a micro-batch between its forward and its backward pass, logits left out."""
+    return footprint(job, micro).on_device(job.blocks)
 
 
 def touched_bytes(job: Job, micro: MicroBatch) -> float:
     """What it would keep with nothing recomputed: also what it reads and writes a few times over on the way."""
-    return job.shape.layers * block_bytes(job, micro) - first_block_saving(job, micro) + end_bytes(job, micro)
+    return footprint(job, micro).on_device(Blocks.of(job.shape.layers, 0, 0))
 
 
 def block_bytes(job: Job, micro: MicroBatch) -> float:
     """What one block keeps of a micro-batch."""
-    if job.compiled and job.adapted and job.shape.gated_mlp and job.shape.norm == "rms" and not job.adapter_dropout:
-        return micro.tokens * compiled_width(job) * job.machine.overheads.compiled_kept
-    per_token = (
-        _norm_bytes(job) + _linear_input_bytes(job) + _mlp_bytes(job) + _adapter_bytes(job) + _dropout_bytes(job)
-    )
-    return micro.tokens * per_token + _attention_bytes(job, micro)
+    if _is_lean(job):
+        return micro.tokens * (_lean_first_width(job) + _lean_last_width(job)) * job.machine.overheads.compiled_kept
+    return micro.tokens * (_first_width(job) + _last_width(job)) + _attention_bytes(job, micro)
 
 
-def compiled_width(job: Job) -> float:
-    """Bytes a token of a compiled block of frozen weights: what no cheap operation can make again from what is kept.
+def last_block_saving(job: Job, micro: MicroBatch) -> tuple[float, float]:
+    """What the last block keeps less because it leaves out tokens without loss (negative where the rows that it picked
+    are kept beside all of them); and what it keeps more once it is recomputed, of which it needs its whole input."""
+    share, size = job.last_block_share, job.dtype_bytes
+    if share == 1.0:
+        return 0.0, 0.0
+    extra = share * input_bytes(job, micro)
+    if _is_lean(job):
+        return (1 - share) * micro.tokens * _lean_last_width(job) * job.machine.overheads.compiled_kept, extra
+    query = job.shape.heads * job.shape.head_dim
+    saved = (1 - share) * _last_width(job)
+    if _keeps_input(job, {"q"}):
+        own = _keeps_copies(job) or not _keeps_input(job, {"k", "v"})
+        saved += (1 - share if own else -share) * job.shape.hidden_size * size
+    if "q" in job.adapted:
+        saved += (1 - share) * _adapter_bytes(job, {"q"})
+    if _keeps_input(job, {"o"}):
+        saved += (1 - share if _copies_output(job) else -share) * query * _attention_size(job)
+    return micro.tokens * saved, extra
 
-    The two inputs of its norms; queries, keys, values, output and log-sum-exp of attention; gate and up; and A x of
-    each adapter. rig/compiling.py lets the compiler recompute the rest, and tests/rig/test_compiling.py counts it.
+
+def _is_lean(job: Job) -> bool:
+    """Compiled, and with frozen weights: kept is what no cheap operation can make again from what else is kept.
+
+    rig/compiling.py lets the compiler recompute the rest, and tests/rig/test_compiling.py counts it.
     """
-    shape, size = job.shape, job.dtype_bytes
+    known = job.shape.gated_mlp and job.shape.norm == "rms" and not job.adapter_dropout
+    return job.compiled and bool(job.adapted) and known
+
+
+def _lean_first_width(job: Job) -> float:
+    """The first norm's input; queries, keys, values, output and log-sum-exp of attention; A x of their adapters."""
+    shape = job.shape
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    stream = (4 if shape.post_norms else 2) * shape.hidden_size
     normed = query + key if shape.qk_norm else 0
-    width = stream + 2 * query + 2 * key + normed + 2 * shape.intermediate_size
-    statistics = (shape.heads + 2) * FLOAT32_BYTES
-    thin = sum(linear.name in job.adapted for linear in shape.block_linears) * job.adapter_rank
-    return (width + thin) * size + statistics
+    width = shape.hidden_size + 2 * query + 2 * key + normed + _thin_width(job, FIRST_LAYERS)
+    return width * job.dtype_bytes + (shape.heads + 1) * FLOAT32_BYTES
+
+
+def _lean_last_width(job: Job) -> float:
+    """The inputs of the other norms, gate and up, and A x of the adapters after attention."""
+    shape = job.shape
+    stream = (3 if shape.post_norms else 1) * shape.hidden_size
+    width = stream + 2 * shape.intermediate_size + _thin_width(job, LAST_LAYERS)
+    return width * job.dtype_bytes + FLOAT32_BYTES
+
+
+def _first_width(job: Job) -> float:
+    """Up to attention: the first norm, the inputs of queries, keys and values, and their adapters."""
+    shape = job.shape
+    norms = _norm_bytes(job)
+    if shape.qk_norm:
+        copies = 1 if job.adapted else 2
+        heads = shape.heads + shape.kv_heads
+        norms += (copies * heads * shape.head_dim + heads) * FLOAT32_BYTES
+    return norms + _linear_input_bytes(job, FIRST_LAYERS) + _adapter_bytes(job, FIRST_LAYERS)
+
+
+def _last_width(job: Job) -> float:
+    """After attention: the other norms, the feed-forward part, its adapters and those of the output projection."""
+    norms = (3 if job.shape.post_norms else 1) * _norm_bytes(job)
+    inputs = _linear_input_bytes(job, {"gate", "up", "gate_up"}) + _linear_input_bytes(job, {"down"})
+    return norms + inputs + _mlp_bytes(job) + _adapter_bytes(job, LAST_LAYERS) + _dropout_bytes(job)
 
 
 def input_bytes(job: Job, micro: MicroBatch) -> float:
@@ -107,33 +199,23 @@ def norm_size(job: Job) -> int:
 
 
 def _norm_bytes(job: Job) -> float:
-    """Norms work in float32 under autocast too; the normalised input is kept for the gradient of the norm's weight."""
-    shape = job.shape
-    if shape.norm == "layer":
-        return 2 * (shape.hidden_size * norm_size(job) + 2 * FLOAT32_BYTES)  # input, mean, 1 / deviation
+    """Of one norm, in float32 under autocast too; its result before the weight is kept where that learns."""
+    if job.shape.norm == "layer":
+        return job.shape.hidden_size * norm_size(job) + 2 * FLOAT32_BYTES  # input, mean, 1 / deviation
     copies = 1 if job.adapted else 2
-    width = 2 * (copies * shape.hidden_size + 1)
-    if shape.post_norms:
-        width *= 2
-    if shape.qk_norm:
-        width += copies * (shape.heads + shape.kv_heads) * shape.head_dim + shape.heads + shape.kv_heads
-    return width * FLOAT32_BYTES
+    return (copies * job.shape.hidden_size + 1) * FLOAT32_BYTES
 
 
-def _linear_input_bytes(job: Job) -> float:
-    """Inputs of linear layers, each once however many layers share it; a frozen layer without adapter keeps none.
+def _linear_input_bytes(job: Job, group: set[str]) -> float:
+    """The input that these linear layers share, once unless each has a copy; a frozen layer without adapter keeps
+    none."""
+    reading = [x.in_features for x in job.shape.block_linears if x.name in group and _keeps_input(job, {x.name})]
+    return sum(reading if _keeps_copies(job) else reading[:1]) * job.dtype_bytes
 
-    Where autocast narrows the float32 result of a norm, every layer that reads it keeps a copy of its own.
-    """
-    shape = job.shape
-    narrowed = job.dtype_bytes < FLOAT32_BYTES and (shape.norm == "layer" or not job.adapted)
-    width = 0
-    for group in (FIRST_LAYERS, {"gate", "up", "gate_up"}):
-        reading = sum(_keeps_input(job, {linear.name}) for linear in shape.block_linears if linear.name in group)
-        width += shape.hidden_size * (reading if narrowed else min(1, reading))
-    if _keeps_input(job, {"down"}):
-        width += shape.intermediate_size
-    return width * job.dtype_bytes
+
+def _keeps_copies(job: Job) -> bool:
+    """Where autocast narrows the float32 result of a norm, every layer that reads it keeps a copy of its own."""
+    return job.dtype_bytes < FLOAT32_BYTES and (job.shape.norm == "layer" or not job.adapted)
 
 
 def _keeps_input(job: Job, names: set[str]) -> bool:
@@ -151,14 +233,18 @@ def _mlp_bytes(job: Job) -> float:
     return shape.intermediate_size * size
 
 
-def _adapter_bytes(job: Job) -> float:
-    """A x of every adapter; with dropout also the dropped input and what was drawn."""
-    adapted = [linear for linear in job.shape.block_linears if linear.name in job.adapted]
-    width = len(adapted) * job.adapter_rank * job.dtype_bytes
+def _adapter_bytes(job: Job, names: set[str]) -> float:
+    """A x of the adapters on these layers; with dropout also the dropped input and what was drawn."""
+    width = _thin_width(job, names) * job.dtype_bytes
     if job.adapter_dropout:
+        adapted = [x for x in job.shape.block_linears if x.name in names and x.name in job.adapted]
         inputs = sum(linear.in_features for linear in adapted)
         width += inputs * job.dtype_bytes + _mask_size(job) * inputs
     return width
+
+
+def _thin_width(job: Job, names: set[str]) -> int:
+    return job.adapter_rank * sum(x.name in names and x.name in job.adapted for x in job.shape.block_linears)
 
 
 def _dropout_bytes(job: Job) -> float:
@@ -190,17 +276,27 @@ def _attention_bytes(job: Job, micro: MicroBatch) -> float:
         probabilities = 3 * shape.heads * micro.pairs * size
         output = query * micro.tokens if _keeps_input(job, {"o"}) else 0
         return (3 * query * micro.cells + output) * size + probabilities
+    size = _attention_size(job)
     if packed:
-        if job.machine.vendor_kind == "cpu":
-            size = FLOAT32_BYTES  # rig/segments computes attention in it there
         width = query + 2 * key
         output = query * micro.cells + (query * micro.tokens if _keeps_input(job, {"o"}) else 0)
     else:
         width = _query_key_value_width(job, query, key, key_used, fused)
-        copies = 2 if shape.model_type == "phi3" and _keeps_input(job, {"o"}) else 1
-        output = copies * query * micro.cells
+        output = (2 if _copies_output(job) and _keeps_input(job, {"o"}) else 1) * query * micro.cells
     statistics = shape.heads * micro.cells * FLOAT32_BYTES
     return (width * micro.cells + output) * size + statistics + mask
+
+
+def _attention_size(job: Job) -> int:
+    """Bytes of a number that attention keeps: on a CPU rig/segments computes in float32."""
+    on_cpu = job.packed_tokens is not None and job.machine.vendor_kind == "cpu"
+    return FLOAT32_BYTES if on_cpu else job.dtype_bytes
+
+
+def _copies_output(job: Job) -> bool:
+    """Whether the output projection reads a copy of what attention gives, and keeps it beside."""
+    written_out = bool(job.shape.attention_dropout) and job.machine.vendor_kind == "cpu"
+    return job.packed_tokens is not None or written_out or job.shape.model_type == "phi3"
 
 
 def _query_key_value_width(job: Job, query: int, key: int, key_used: int, fused: bool) -> int:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from tenfold.job.activations import FIRST_LAYERS
 from tenfold.job.job import Job
+from tenfold.shape.families import LinearShape
+
+KEY_LAYERS = {"k", "v", "qkv"}
+"""Linear layers that see every token in the last block too (rig/last_block)."""
 
 
 def flops_by_part(job: Job) -> dict[str, float]:
@@ -15,15 +19,20 @@ def flops_by_part(job: Job) -> dict[str, float]:
     head = 2.0 * shape.head_parameters * job.head_rows
     adapters = 2.0 * job.adapter_parameters * tokens
     repeated = job.recomputed_layers / shape.layers
+    left_out = tokens * (1.0 - job.last_block_share)
+    narrowed = through - 2.0 * left_out * _last_block_weights(job)
+    thin = adapters - 2.0 * left_out * _last_block_adapters(job)
+    again = repeated * (through + attention + adapters) - 2.0 * job.recomputed_layers * _not_repeated(job) * tokens
+    if job.blocks.last_is_recomputed:
+        again -= (through - narrowed) + (adapters - thin) - 2.0 * left_out * _not_repeated(job)
     return {
-        "linear forward": through,
-        "input gradients": through - 2.0 * _without_input_gradient(job) * tokens,
-        "weight gradients": 2.0 * job.full_block_parameters * tokens if job.adapted else through,
+        "linear forward": narrowed,
+        "input gradients": narrowed - 2.0 * _without_input_gradient(job) * tokens,
+        "weight gradients": 2.0 * job.full_block_parameters * tokens if job.adapted else narrowed,
         "attention": attention * (3.0 if _attention_is_written_out(job) else 3.5),
         "head": head * 2 + 2.0 * job.learned_head_parameters * job.head_rows if job.adapted else head * 3,
-        "adapters": 3 * adapters - 2.0 * _thin_without_input_gradient(job) * tokens,
-        "recompute": repeated * (through + attention + adapters)
-        - 2.0 * job.recomputed_layers * _not_repeated(job) * tokens,
+        "adapters": 3 * thin - 2.0 * _thin_without_input_gradient(job) * tokens,
+        "recompute": again,
     }
 
 
@@ -41,6 +50,20 @@ def evaluation_flops(job: Job) -> float:
     tokens = job.evaluations * job.workload.evaluation_tokens
     head = 0 if job.task == "classify" else job.shape.head_parameters * job.loss_share
     return 2.0 * (job.shape.block_parameters + job.adapter_parameters + head) * tokens
+
+
+def _narrowed_linears(job: Job) -> list[LinearShape]:
+    """The layers of the last block that see only rows with loss: where compiled, queries are merged with keys."""
+    return [x for x in job.shape.block_linears if x.name not in (KEY_LAYERS if not job.compiled else FIRST_LAYERS)]
+
+
+def _last_block_weights(job: Job) -> int:
+    return sum(x.in_features * x.out_features for x in _narrowed_linears(job))
+
+
+def _last_block_adapters(job: Job) -> int:
+    adapted = [x for x in _narrowed_linears(job) if x.name in job.adapted]
+    return sum(job.adapter_rank * (x.in_features + x.out_features) for x in adapted)
 
 
 def _attention_is_written_out(job: Job) -> bool:

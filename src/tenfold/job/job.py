@@ -9,7 +9,7 @@ from typing import Literal
 
 from tenfold.machine import Machine
 from tenfold.shape import Shape
-from tenfold.workload import Epoch, MicroBatch, Workload
+from tenfold.workload import NARROWED_SHARE, Epoch, MicroBatch, Workload
 
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
 """Tokens that training from scratch takes for each parameter: arXiv 2203.15556, table 3, about 20 at every size."""
@@ -17,6 +17,40 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20
 
 STEPS_OF_LENGTH = 8
 """Packed micro-batches are so many eighths of their budget long where shapes repeat: rig/packing, rig/filler."""
+
+
+COUNTED_OF_ROWS = ("steps", "rows_trained", "epoch", "largest")
+"""Properties that depend on rows and their layout alone, and take long to count."""
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """What becomes of activations, as numbers of blocks; rig/checkpointing says which."""
+
+    kept: int
+    """All stays on the device."""
+    recomputed: int
+    """The input stays on the device."""
+    offloaded: int
+    """All waits in host memory."""
+    offloaded_inputs: int
+    """The input waits in host memory, and the block is recomputed."""
+
+    @classmethod
+    def of(cls, layers: int, recomputed: int, offloaded: int) -> Blocks:
+        """Of so many layers; some are both once all are one or the other."""
+        both = max(0, recomputed + offloaded - layers)
+        return cls(layers - recomputed - offloaded + both, recomputed - both, offloaded - both, both)
+
+    @property
+    def all_are_kept(self) -> bool:
+        """Nothing is recomputed or offloaded."""
+        return not (self.recomputed or self.offloaded or self.offloaded_inputs)
+
+    @property
+    def last_is_recomputed(self) -> bool:
+        """Also the last block: it is the last to be recomputed, and is not offloaded."""
+        return not self.kept and bool(self.recomputed)
 
 
 @dataclass(frozen=True)
@@ -64,6 +98,8 @@ class Job:
     compiled: bool = False
     """Layers are compiled one by one, their adapted products merged, and steady micro-batches recorded."""
     recomputed_layers: int = 0
+    offloaded_layers: int = 0
+    """Of these blocks what would be kept on the device waits in host memory."""
 
     def uncut(self) -> Job:
         """The same run with no cut: all weights, from noise."""
@@ -89,6 +125,7 @@ class Job:
             loss_rows=None,
             compiled=False,
             recomputed_layers=0,
+            offloaded_layers=0,
         )
 
     @property
@@ -224,3 +261,32 @@ class Job:
         if self.task == "classify":
             return 0.0
         return self.tokens_trained * self.loss_share if self.loss_rows is not None else self.computed_tokens
+
+    @property
+    def head_share(self) -> float:
+        """Rows of logits over tokens computed, padding included."""
+        return self.head_rows / self.computed_tokens
+
+    @property
+    def last_block_share(self) -> float:
+        """Share of its tokens that the last block computes beyond keys and values: once fused those that bear loss."""
+        narrowed = self.loss_rows is not None and self.shape.kind == "decoder" and self.head_share <= NARROWED_SHARE
+        return self.head_share if narrowed else 1.0
+
+    def keeping(self, recomputed: int, offloaded: int) -> Job:
+        """The same with so many blocks recomputed and so many offloaded."""
+        return self._with_counts(replace(self, recomputed_layers=recomputed, offloaded_layers=offloaded))
+
+    def on(self, machine: Machine) -> Job:
+        """The same on another machine of its kind."""
+        return self._with_counts(replace(self, machine=machine))
+
+    def _with_counts(self, other: Job) -> Job:
+        """What was counted of the rows of this one holds for the other."""
+        other.__dict__.update({name: self.__dict__[name] for name in COUNTED_OF_ROWS if name in self.__dict__})
+        return other
+
+    @property
+    def blocks(self) -> Blocks:
+        """What becomes of the activations of each block."""
+        return Blocks.of(self.shape.layers, self.recomputed_layers, self.offloaded_layers)

@@ -1,7 +1,8 @@
 """Bytes by kind at each moment of a step; the largest moment is the peak.
 
     loss            all that is kept, and the logits or a chunk of them
-    kept block      all that is kept, and what the backward pass of its last block makes on the way
+    kept block      all that is kept, and what the backward pass of its last block makes on the way; or, where that one
+                    works on fewer rows, without it, and what the backward pass of the one before makes
     repeated block  the inputs of the recomputed blocks, one of them whole again, and the same on its way
     update          all gradients, and what the optimizer makes on the way
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tenfold.job.activations import FLOAT32_BYTES, block_bytes, end_bytes, first_block_saving, input_bytes
+from tenfold.job.activations import FLOAT32_BYTES, footprint
 from tenfold.job.job import Job
 from tenfold.job.transients import (
     backward_bytes,
@@ -62,25 +63,32 @@ def peak_moment(job: Job) -> Moment:
 
 def moments(job: Job) -> tuple[Moment, ...]:
     """Every moment of a training step that can be the peak."""
-    micro, layers, again = job.largest, job.shape.layers, job.recomputed_layers
+    blocks, layers, of_blocks = job.blocks, job.shape.layers, footprint(job, job.largest)
     gradients = float(FLOAT32_BYTES * job.trained_parameters)
     held = gradients if job.accumulates else 0.0
-    block = block_bytes(job, micro)
-    ends, inputs = end_bytes(job, micro), again * input_bytes(job, micro)
-    kept = (layers - again) * block + inputs + ends - (0.0 if again else first_block_saving(job, micro))
+    kept, coming = of_blocks.on_device(blocks), of_blocks.coming(blocks)
     found = [
         _moment(job, "loss", held, kept + narrow_weight_bytes(job, layers), loss_bytes(job), 0.0),
         _moment(job, "update", gradients, 0.0, 0.0, update_bytes(job)),
     ]
-    if again < layers:
-        narrow = narrow_weight_bytes(job, layers - again)
-        found.append(_moment(job, "kept block", held, kept + narrow, loss_gradient_bytes(job), backward_bytes(job)))
-    for passed in (
-        {0, again - 1} if again else ()
-    ):  # the first of them has most inputs beside it, the last most gradients
+    if blocks.kept:
+        whole = kept + coming + narrow_weight_bytes(job, blocks.kept)
+        made = backward_bytes(job, job.last_block_share)
+        found.append(_moment(job, "kept block", held, whole, loss_gradient_bytes(job), made))
+        if blocks.kept > 1 and job.last_block_share < 1:
+            done = held or _gradients_after(job, 1)
+            whole += of_blocks.last_saving - of_blocks.block
+            found.append(_moment(job, "kept block", done, whole, 0.0, backward_bytes(job, final=False)))
+    again = blocks.recomputed + blocks.offloaded_inputs
+    inputs = blocks.recomputed * of_blocks.input + (of_blocks.last_extra if blocks.last_is_recomputed else 0.0)
+    # the first repeated has most inputs beside it, the last most gradients; and the model's last may be a narrow one
+    for passed in sorted({0, min(1, again - 1), again - 1}) if again else ():
         done = held or _gradients_after(job, layers - again + passed)
-        whole = inputs * (1 - passed / again) + block + narrow_weight_bytes(job, 1)
-        found.append(_moment(job, "repeated block", done, whole, 0.0, backward_bytes(job, True)))
+        narrow = blocks.last_is_recomputed and passed == 0
+        block = of_blocks.block - (of_blocks.last_saving if narrow else 0.0)
+        whole = inputs * (1 - passed / again) + coming + block + narrow_weight_bytes(job, 1)
+        made = backward_bytes(job, job.last_block_share if narrow else 1.0, final=False)
+        found.append(_moment(job, "repeated block", done, whole, 0.0, made))
     return tuple(found)
 
 

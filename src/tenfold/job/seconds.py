@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tenfold.job.activations import block_bytes, footprint
 from tenfold.job.job import Job
 from tenfold.job.memory import MOMENT_BYTES
-from tenfold.job.work import Work, evaluation_work, training_work
+from tenfold.job.work import Work, evaluation_work, every_micro_batch, training_work
 from tenfold.machine import Efficiency, Machine
 
 TILE = 2 * 128 * 256
 """FLOPs of a tile of a product for each unit of its summed dimension; 128 x 256 is cuBLAS's and CUTLASS's largest."""
+
+HOST_LINKS = ((9.0, 50e9), (8.0, 25e9), (0.0, 12.5e9))
+"""Bytes per second by least compute capability: 0.8 of PCI Express 5, 4 and 3 with 16 lanes (63, 31.5 and 15.8 GB/s by
+PCI-SIG's base specifications; the generation by NVIDIA's data sheets). The 0.8 is a guess, not measured."""
 
 PROCESS_PARTS = ("import", "tokenise", "warm_start", "load", "compile", "train", "evaluate", "checkpoint", "save")
 """Those that the run's own process spends; the others are the machine's and the market's."""
@@ -55,6 +60,7 @@ def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work) -> 
     packed = job.shape.block_parameters if job.quantized else 0
     exported = exported_bytes(job)
     load_seconds = known.load_seconds + (stored / known.load_bytes_per_second if job.pretrained else 0.0)
+    train_seconds = work_seconds(training, machine)
     return {
         "setup": machine.terms.setup_seconds,
         "import": known.import_seconds,
@@ -63,7 +69,7 @@ def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work) -> 
         "warm_start": _preparation_seconds(job, machine, load_seconds),
         "load": load_seconds + packed / known.stored_weights_per_second,
         "compile": known.compile_seconds * compiled_graphs(job),
-        "train": work_seconds(training, machine),
+        "train": train_seconds + stalled_seconds(job, machine, train_seconds),
         "evaluate": work_seconds(evaluation, machine),
         "checkpoint": one_save_seconds(job),
         "save": (job.evaluations + 1) * (known.save_seconds + exported / known.saved_bytes_per_second),
@@ -93,6 +99,32 @@ def one_save_seconds(job: Job) -> float:
 def saved_bytes(job: Job) -> float:
     """Of a saved state."""
     return job.trained_parameters * (4.0 + 2 * MOMENT_BYTES[job.optimizer])
+
+
+def host_link(machine: Machine) -> float:
+    """Bytes per second between a GPU and pinned host memory, in each direction."""
+    return next(rate for capability, rate in HOST_LINKS if (machine.compute_capability or 0.0) >= capability)
+
+
+def blocks_copied_beside(job: Job, machine: Machine, train_seconds: float) -> tuple[int, int]:
+    """How many blocks can be copied to the host while the forward passes compute, and back during the backward ones."""
+    forward, backward = _pass_seconds(job, train_seconds)
+    every = job.epochs_trained * block_bytes(job, every_micro_batch(job)) / host_link(machine)
+    return int(forward / every), int(backward / every)
+
+
+def stalled_seconds(job: Job, machine: Machine, train_seconds: float) -> float:
+    """What copies to the host and back take longer than the passes beside which they are made."""
+    if not job.offloaded_layers:
+        return 0.0
+    copied = job.epochs_trained * footprint(job, every_micro_batch(job)).on_host(job.blocks) / host_link(machine)
+    return sum(max(0.0, copied - seconds) for seconds in _pass_seconds(job, train_seconds))
+
+
+def _pass_seconds(job: Job, train_seconds: float) -> tuple[float, float]:
+    """Forward and backward pass: as long as one another where most weights are frozen, else one to two."""
+    forward = train_seconds / (2 if job.adapted else 3)
+    return forward, train_seconds - forward
 
 
 def compiled_graphs(job: Job) -> int:

@@ -20,7 +20,7 @@ def loss_bytes(job: Job) -> float:
     tokens = job.largest.tokens
     if job.loss_rows is None:
         return tokens * 3 * FLOAT32_BYTES * shape.vocab_size  # backward: log-softmax, its gradient, that of the logits
-    rows = tokens * job.loss_share
+    rows = tokens * job.head_share
     # A chunk in float32, its exponentials, and in the working dtype; compiled, a chunk and its gradient.
     each = 2 * size if job.compiled else 2 * FLOAT32_BYTES + (size if size < FLOAT32_BYTES else 0)
     chunk = min(job.loss_rows, rows) * each * shape.vocab_size
@@ -34,14 +34,14 @@ def loss_gradient_bytes(job: Job) -> float:
     """What the chunked loss hands to the backward pass: the gradient of its rows, and of the head's weight."""
     if job.task == "classify" or job.loss_rows is None:
         return 0.0
-    rows = job.largest.tokens * job.loss_share
+    rows = job.largest.tokens * job.head_share
     head = 0.0 if job.adapted or job.accumulates else FLOAT32_BYTES * job.shape.head_parameters
     return rows * job.shape.hidden_size * job.dtype_bytes + head
 
 
-def backward_bytes(job: Job, repeated: bool = False) -> float:
-    """What the backward pass makes, beside all that is kept, at its widest: in the final norm or in the feed-forward
-    part of the last block; of a repeated block, in its feed-forward part.
+def backward_bytes(job: Job, share: float = 1.0, final: bool = True) -> float:
+    """What the backward pass makes, beside all that is kept, at its widest: in the `final` norm or in the feed-forward
+    part of the last block, which may see a `share` of the tokens alone; of another block, in its feed-forward part.
 
     Counted on stock layers by the allocator's own account: tests/test_memory_moments.py.
     """
@@ -50,13 +50,13 @@ def backward_bytes(job: Job, repeated: bool = False) -> float:
     if job.compiled and job.adapted:
         wide = job.machine.overheads.compiled_widths * shape.intermediate_size * size
         rounded = 2.0 * shape.intermediate_size if job.computes_fp8 else 0.0
-        return tokens * (wide + rounded + 2 * hidden * size) + _dense_at_once(job)
-    wide = hidden * size + feed_forward_width(job)
+        return tokens * (share * (wide + rounded) + 2 * hidden * size) + _dense_at_once(job)
+    wide = hidden * size + share * feed_forward_width(job)
     if shape.post_norm or (
-        repeated and shape.post_norms
+        not final and shape.post_norms
     ):  # the norm after the feed-forward part has been passed, and what it kept is free
         wide -= 2 * hidden * norm_size(job)
-    elif not repeated:  # so has the final norm, which is wide itself
+    elif final:  # so has the final norm, which is wide itself
         copies = 1 if job.adapted or shape.norm == "layer" else 2
         final = RMS_BACKWARD * FLOAT32_BYTES if shape.norm == "rms" else 2.0 * norm_size(job)
         wide = max(final * hidden, wide - copies * hidden * FLOAT32_BYTES)

@@ -68,19 +68,18 @@ class Work:
 
 def training_work(job: Job) -> Work:
     """Of all optimizer steps."""
-    shape, epoch = job.shape, job.epoch
+    shape = job.shape
     repeated = job.recomputed_layers / shape.layers
     parts = flops_by_part(job)
     attention_forward = 4.0 * job.attended_pairs * shape.heads * shape.head_dim * shape.layers
     products = sum(parts.values()) - parts["attention"] - repeated * attention_forward
     fp8 = frozen_flops(job) if job.computes_fp8 else 0.0
     passes = 2 + repeated + (0 if job.adapted else 1)
-    every = MicroBatch(0.0, epoch.tokens, job.workload.longest, epoch.tokens, epoch.pairs, job.largest.masked)
     eager = not _is_compiled(job)
-    touched = job.epochs_trained * touched_bytes(job, every) * (1 + 0.5 * repeated) if eager else 0.0
+    touched = job.epochs_trained * touched_bytes(job, every_micro_batch(job)) * (1 + 0.5 * repeated) if eager else 0.0
     attention = _attention(job, parts["attention"] + repeated * attention_forward)
     launches = 0.0
-    if not job.steady:  # else a micro-batch is one recorded pass
+    if not job.steady or job.offloaded_layers:  # else a micro-batch is one recorded pass
         launches = job.micro_batches * (block_launches(job) * shape.layers + end_launches(job))
     return Work(
         products=products - fp8,
@@ -97,6 +96,12 @@ def training_work(job: Job) -> Work:
         tokens=job.tokens_trained,
         **attention,
     )
+
+
+def every_micro_batch(job: Job) -> MicroBatch:
+    """All micro-batches of an epoch as one, for what grows with tokens and pairs."""
+    epoch = job.epoch
+    return MicroBatch(0.0, epoch.tokens, job.workload.longest, epoch.tokens, epoch.pairs, job.largest.masked)
 
 
 def evaluation_work(job: Job) -> Work:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
+from dataclasses import replace
 
-from tenfold.cuts import FineTune
+from tenfold.cuts import Checkpoint, FineTune
 from tenfold.cuts.lora import MODULE_NAMES, names_layer
 from tenfold.errors import InputError, NoEffect
 from tenfold.job import Job
 from tenfold.planner.options import (
-    checkpoint_options,
+    checkpoint_wish,
     fuse_options,
     lora_options,
     pack_options,
@@ -45,11 +46,21 @@ def check_forced(recipe: Recipe, dense: Job) -> None:
         if None not in options and all(option is not None and option.price(base) == base for option in options):
             raise NoEffect(f"cuts.{name}: changes nothing for task {recipe.task} on this model and data; leave it out")
     warm = warm_start_options(recipe, dense.workload)[0]
-    blocks = (base if warm is None else warm.price(base)).shape.layers
-    wanted = checkpoint_options(recipe, blocks)[-1]
-    layers = getattr(wanted, "layers", 0)
-    if layers > blocks:
-        raise InputError(f"cuts.checkpoint.layers: found {layers}, but the model has {blocks} blocks")
+    base = base if warm is None else warm.price(base)
+    wish = checkpoint_wish(recipe, base.shape.layers)
+    if isinstance(wish, Checkpoint):
+        _check_checkpoint(wish, base)
+
+
+def _check_checkpoint(cut: Checkpoint, job: Job) -> None:
+    """No more blocks than there are, and none offloaded to where they are already."""
+    blocks = job.shape.layers
+    if cut.layers > blocks:
+        raise InputError(f"cuts.checkpoint.layers: found {cut.layers}, but the model has {blocks} blocks")
+    if cut.offload > blocks - 1:
+        raise InputError(f"cuts.checkpoint.offload: found {cut.offload}, but at most {blocks - 1} of {blocks} can be")
+    if cut.price(job) == replace(cut, offload=0).price(job) and cut.offload:
+        raise NoEffect("cuts.checkpoint.offload: this machine computes in host memory; leave it out, or write layers")
 
 
 def _check_targets(recipe: Recipe, shape: Shape) -> None:

@@ -102,17 +102,18 @@ def fuse_options(recipe: Recipe) -> tuple[Option, ...]:
     return (None, *cuts) if wish == "auto" else cuts
 
 
-def checkpoint_options(recipe: Recipe, layers: int) -> tuple[Option, ...]:
-    """Fewest recomputed blocks first: nothing, quarters, all."""
+def checkpoint_wish(recipe: Recipe, layers: int) -> Checkpoint | Literal["never", "where needed", "always"]:
+    """The checkpoint that a recipe spells out; or whether the planner solves one."""
     wish = recipe.cuts.checkpoint
     if wish is False:
-        return (None,)
+        return "never"
+    if wish == "auto":
+        return "where needed"
     if wish == "full":
-        return (Checkpoint(layers),)
-    if isinstance(wish, CheckpointWish) and wish.layers is not None:
-        return (Checkpoint(wish.layers),)
-    steps = tuple(Checkpoint(count) for count in dict.fromkeys(max(1, round(layers * q / 4)) for q in (1, 2, 3, 4)))
-    return (None, *steps) if wish == "auto" else steps
+        return Checkpoint(layers)
+    if isinstance(wish, CheckpointWish) and not (wish.layers is None and wish.offload is None):
+        return Checkpoint(wish.layers or 0, wish.offload or 0)
+    return "always"
 
 
 def micro_row_options(recipe: Recipe) -> tuple[int, ...]:

@@ -23,14 +23,14 @@ class Known:
     """Why, by the name of the cut."""
 
 
-def explain_cuts(best: Way, ways: Sequence[Way], checkpoints: Sequence[Cut | None], known: Known) -> tuple[str, ...]:
-    """One sentence for each cut of the planner, chosen or not.
+def explain_cuts(best: Way, ways: Sequence[Way], checkpoint: Checkpoint, known: Known) -> tuple[str, ...]:
+    """One sentence for each cut of the planner, chosen or not; `checkpoint` is the one that would be made.
 
     Held against the best way on the same machine that differs in this cut, if one was open and fits; else against the
     same way with this cut alone changed.
     """
     others = [way for way in ways if way.job.machine == best.job.machine]
-    left_out = [cut for cut in _defaults(best.job, checkpoints) if not best.has(cut.name)]
+    left_out = [cut for cut in _defaults(best.job, checkpoint) if not best.has(cut.name)]
     sentences = [_on(best, cut, others) + measured_text(cut, known.task, known.evidence) for cut in best.cuts]
     return (*sentences, *(_off(best, cut, others, known.withheld) for cut in left_out))
 
@@ -71,10 +71,9 @@ def _priced(job: Job, cuts: Sequence[Cut]) -> Way:
     return price_way(count(on_paper(cuts, job.uncut()), tuple(cuts)), job.machine)
 
 
-def _defaults(job: Job, checkpoints: Sequence[Cut | None]) -> tuple[Cut, ...]:
-    full = next((cut for cut in reversed(checkpoints) if cut is not None), Checkpoint(job.shape.layers))
+def _defaults(job: Job, checkpoint: Checkpoint) -> tuple[Cut, ...]:
     quantize = (Quantize(),) if job.adapted else ()  # it freezes what it stores
-    return (FineTune(), WarmStart(), *quantize, LoRA(), Pack(), Fuse(), full)
+    return (FineTune(), WarmStart(), *quantize, LoRA(), Pack(), Fuse(), checkpoint)
 
 
 def _difference(way: Way, other: Way) -> str:

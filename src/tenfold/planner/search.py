@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 
+from tenfold.cuts import Checkpoint
 from tenfold.errors import InputError, NoPlanFits
 from tenfold.job import Job
 from tenfold.machine import Machine
 from tenfold.planner.capable import capable
 from tenfold.planner.choice import Choice, best, within
 from tenfold.planner.forced import check_forced
-from tenfold.planner.options import checkpoint_options, optimizer_options
+from tenfold.planner.options import checkpoint_wish, optimizer_options
 from tenfold.planner.plan import Plan
 from tenfold.planner.quality import QualityEvidence, consent, quality_evidence, withhold
 from tenfold.planner.reasons import Known, explain_cuts
@@ -52,8 +53,10 @@ def make_plan(
         choice = _choose(allowed, dense, machines)
     except NoPlanFits as error:
         raise NoPlanFits(f"{error}{_with_consent(recipe, withheld, dense, machines)}") from None
-    checkpoints = checkpoint_options(recipe, choice.best.job.shape.layers)
-    why = explain_cuts(choice.best, choice.affordable, checkpoints, Known(recipe.task, evidence, withheld))
+    layers = choice.best.job.shape.layers
+    wish = checkpoint_wish(recipe, layers)
+    checkpoint = wish if isinstance(wish, Checkpoint) else Checkpoint(layers)
+    why = explain_cuts(choice.best, choice.affordable, checkpoint, Known(recipe.task, evidence, withheld))
     return write_plan(recipe, choice, why, notes)
 
 

@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
+from typing import Literal
 
-from tenfold.cuts import Cut, Fuse, Pack, Quantize
-from tenfold.job import Job, bill, evaluation_work, peak_bytes, seconds_on, training_work
-from tenfold.job.seconds import one_save_seconds
+from tenfold.cuts import Checkpoint, Cut, Fuse, Pack, Quantize
+from tenfold.job import Job, bill, evaluation_work, peak_bytes, seconds_on, training_work, work_seconds
+from tenfold.job.seconds import blocks_copied_beside, one_save_seconds, stalled_seconds
 from tenfold.machine import Machine
+from tenfold.planner.keeping import most_offloaded, solve_checkpoint
 from tenfold.planner.options import (
     Option,
-    checkpoint_options,
+    checkpoint_wish,
     fine_tune_options,
     fuse_options,
     lora_options,
@@ -36,58 +38,75 @@ NO_ROOM = "need more memory than their machine has"
 
 
 @dataclass
-class Ladder:
-    """One combination with ever more blocks recomputed, counted as far as anybody asked."""
+class Combination:
+    """Cuts without the checkpoint, which is solved for the memory and the speed of each machine; what a checkpoint
+    computes and holds is counted once."""
 
     base: Job
     cuts: tuple[Cut, ...]
-    checkpoints: Sequence[Option]
-    rungs: list[tuple[Job, tuple[Cut, ...], float]] = field(default_factory=list[tuple[Job, tuple[Cut, ...], float]])
-    counted: dict[int, Counted] = field(default_factory=dict[int, Counted])
+    checkpoint: Checkpoint | Literal["never", "where needed", "always"]
+    counted: dict[Checkpoint | None, Counted] = field(default_factory=dict[Checkpoint | None, Counted])
 
-    def fitting(self, room_bytes: float, rejected: Counter[str]) -> Counted | None:
-        """The combination that recomputes least of those that fit: recomputing more would only take longer."""
-        for rung in range(len(self.checkpoints)):
-            if rung == len(self.rungs):
-                checkpoint = self.checkpoints[rung]
-                job = self.base if checkpoint is None else checkpoint.price(self.base)
-                cuts = self.cuts if checkpoint is None else (*self.cuts, checkpoint)
-                self.rungs.append((job, cuts, peak_bytes(job)))
-            if self.rungs[rung][2] <= room_bytes:
-                return self._count(rung)
-            rejected[NO_ROOM] += 1
-        return None
+    def on(self, machine: Machine) -> Counted | None:
+        """The cheapest that fits this machine, which is of the kind that was counted for; None if none does."""
+        room = room_bytes(machine)
+        if self.checkpoint in ("never", "where needed"):
+            plain = self.with_checkpoint(None)
+            if plain.peak_bytes <= room:
+                return plain
+        if self.checkpoint == "never":
+            return None
+        if isinstance(self.checkpoint, Checkpoint):
+            named = self.with_checkpoint(self.checkpoint)
+            return named if named.peak_bytes <= room else None
+        job = self.base.on(machine)
+        beside = blocks_copied_beside(job, machine, work_seconds(self.with_checkpoint(None).training, machine))
+        solved = solve_checkpoint(job, room, beside, lambda cut: self._train_seconds(cut, machine))
+        return None if solved is None else self.with_checkpoint(solved)
 
-    def _count(self, rung: int) -> Counted:
-        found = self.counted.get(rung)
-        if found is None:
-            job, cuts, peak = self.rungs[rung]
-            found = self.counted[rung] = Counted(job, cuts, peak, training_work(job), evaluation_work(job))
-        return found
+    def with_checkpoint(self, cut: Checkpoint | None) -> Counted:
+        """Counted, once."""
+        if cut not in self.counted:
+            job = self.base if cut is None else cut.price(self.base)
+            self.counted[cut] = count(job, self.cuts if cut is None else (*self.cuts, cut))
+        return self.counted[cut]
+
+    def _train_seconds(self, cut: Checkpoint, machine: Machine) -> float:
+        """Of all that is billed the part that a checkpoint changes."""
+        found = self.with_checkpoint(cut)
+        seconds = work_seconds(found.training, machine)
+        return seconds + stalled_seconds(found.job, machine, seconds)
+
+    def least_bytes(self) -> float:
+        """Of the checkpoint that leaves least on the device."""
+        if isinstance(self.checkpoint, Checkpoint):
+            return self.with_checkpoint(self.checkpoint).peak_bytes
+        layers, most = self.base.shape.layers, most_offloaded(self.base)
+        solved = [] if self.checkpoint == "never" else [(layers, 0), (layers, most), (layers - most, most)]
+        return min(peak_bytes(self.base.keeping(*blocks)) for blocks in ((0, 0), *solved))
 
 
 def priced_ways(recipe: Recipe, dense: Job, machines: Sequence[Machine], rejected: Counter[str]) -> list[Way]:
     """All combinations on all machines that fit, at each price; `rejected` counts those that do not, by reason."""
-    ladders: dict[Hashable, list[Ladder]] = {}
+    combinations: dict[Hashable, list[Combination]] = {}
     found: list[Way] = []
     for group in same_hardware(machines):
         machine = group[0]
         kind = kind_of(machine)
-        if kind not in ladders:
-            ladders[kind] = list(_ladders(recipe, replace(dense, machine=machine)))
-        room = room_bytes(machine)
-        for ladder in ladders[kind]:
-            counted = ladder.fitting(room, rejected)
-            if counted is not None:
+        if kind not in combinations:
+            combinations[kind] = list(_combinations(recipe, replace(dense, machine=machine)))
+        for combination in combinations[kind]:
+            counted = combination.on(machine)
+            if counted is None:
+                rejected[NO_ROOM] += 1
+            else:
                 found += _at_each_price(counted, group)
     return found
 
 
 def least_bytes(recipe: Recipe, dense: Job) -> float:
     """Of the combination on the dense job's machine that needs least."""
-    ladders = _ladders(recipe, dense)
-    return min(peak_bytes(option.price(ladder.base)) if option is not None else peak_bytes(ladder.base)
-               for ladder in ladders for option in ladder.checkpoints)  # fmt: skip
+    return min(combination.least_bytes() for combination in _combinations(recipe, dense))
 
 
 def price_way(counted: Counted, machine: Machine) -> Way:
@@ -127,8 +146,8 @@ def _at_each_price(counted: Counted, group: Sequence[Machine]) -> list[Way]:
     return found
 
 
-def _ladders(recipe: Recipe, dense: Job) -> Iterator[Ladder]:
-    """All combinations on one kind of machine, recomputation aside."""
+def _combinations(recipe: Recipe, dense: Job) -> Iterator[Combination]:
+    """All of them on one kind of machine."""
     fixed = product(
         fine_tune_options(recipe),
         warm_start_options(recipe, dense.workload),
@@ -145,7 +164,7 @@ def _ladders(recipe: Recipe, dense: Job) -> Iterator[Ladder]:
             for optimizer in optimizer_options(recipe):
                 base, cuts = fold(options, replace(dense, micro_rows=rows, optimizer=optimizer))
                 if len(cuts) == sum(option is not None for option in options):  # else the same without it is there too
-                    yield Ladder(base, cuts, checkpoint_options(recipe, base.shape.layers))
+                    yield Combination(base, cuts, checkpoint_wish(recipe, base.shape.layers))
 
 
 def _wants_steady_shapes(recipe: Recipe, options: Sequence[Option], dense: Job) -> bool:

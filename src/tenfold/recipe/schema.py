@@ -147,7 +147,15 @@ class CheckpointWish(Wish):
         strict=True,
         ge=1,
         le=10_000,
-        description="How many blocks to recompute; null lets the planner choose.",
+        description="How many blocks to recompute; null lets the planner choose, or is none beside offload.",
+    )
+    offload: int | None = Field(
+        default=None,
+        strict=True,
+        ge=1,
+        le=10_000,
+        description="What so many blocks keep waits in host memory; null lets the planner choose, or is none beside"
+        " layers.",
     )
 
 

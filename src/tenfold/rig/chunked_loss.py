@@ -12,10 +12,12 @@ from transformers import PreTrainedModel
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig.batch import IGNORED, Batch
 from tenfold.rig.filler import filled_multiple
+from tenfold.rig.last_block import LOSS_ROWS, narrow_last_block
 from tenfold.rig.loss import model_inputs
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.rig import Rig
 from tenfold.rig.rows import RowHead
+from tenfold.workload import NARROWED_SHARE
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -151,10 +153,14 @@ class ChunkedLoss:
 
     rows: int
     chunk_loss_and_gradient: ChunkLoss = loss_in_place
+    narrowed: bool = False
+    """The last block has learned to leave out rows without loss (rig/last_block)."""
 
     def __call__(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """Sum over targets that bear loss, float32."""
-        hidden = model.base_model(**model_inputs(batch)).last_hidden_state
+        few = len(batch.loss_index) <= NARROWED_SHARE * batch.input_ids.numel()
+        wanted = {LOSS_ROWS: batch.loss_index} if self.narrowed and few else {}
+        hidden = model.base_model(**model_inputs(batch), **wanted).last_hidden_state
         picked = hidden.flatten(0, 1).index_select(0, batch.loss_index)
         head = cast("torch.nn.Linear | RowHead", model.get_output_embeddings())  # `chunk_loss` has seen that it is one
         targets = batch.targets.flatten().index_select(0, batch.loss_index)
@@ -164,9 +170,11 @@ class ChunkedLoss:
         )
 
 
-def chunk_loss(rig: Rig, rows: int) -> Rig:
-    """The rig with the chunked loss. Raises NoEffect without a language-model head, InputError where the model does
-    more to its logits than its head does."""
+def chunk_loss(rig: Rig, rows: int, *, queries: bool = True) -> Rig:
+    """The rig with the chunked loss, and a last block that leaves out rows without loss: also their `queries`.
+
+    Raises NoEffect without a language-model head, InputError where the model does more to its logits than its head.
+    """
     head = rig.model.get_output_embeddings()
     if rig.task == "classify" or not isinstance(head, torch.nn.Linear | RowHead):
         raise NoEffect(f"fuse: {type(rig.model).__name__} has no language-model head to fuse with the loss")
@@ -174,8 +182,10 @@ def chunk_loss(rig: Rig, rows: int) -> Rig:
         raise InputError(
             f"fuse: {type(rig.model).__name__} changes its logits after the head ({difference}); set cuts.fuse: false"
         )
-    fact = f"fuse: loss in chunks of {rows} rows, rows without loss skip the head"
-    return replace(rig, loss=ChunkedLoss(rows), facts=(*rig.facts, fact))
+    reason = narrow_last_block(rig.model, queries=queries)
+    skipped = f"the head (not the last block: {reason})" if reason else "the head and most of the last block"
+    fact = f"fuse: loss in chunks of {rows} rows, rows without loss skip {skipped}"
+    return replace(rig, loss=ChunkedLoss(rows, narrowed=not reason), facts=(*rig.facts, fact))
 
 
 @torch.no_grad()

@@ -16,12 +16,17 @@ from transformers import PreTrainedModel
 
 from tenfold.rig.backward import Loss, eager_backward
 from tenfold.rig.batch import Batch
+from tenfold.rig.tensors import tensors_of
 
 EAGER_CALLS = 2
 """How often a shape runs eagerly before it is recorded: the first calls compile, plan and grow buffers."""
 
 MOST_GRAPHS = 24
 """Recorded shapes at most; further ones run eagerly. Each holds some megabytes beside the memory that all share."""
+
+
+class RecordingFailed(RuntimeError):
+    """A pass could not be recorded; its cause says why. The gradients are as they were."""
 
 
 class GraphedBackward:
@@ -57,6 +62,12 @@ class GraphedBackward:
             recorded = self._recorded[key] = self._record(model, loss, batch, dtype)
         return recorded.replay(batch, loss_tokens)
 
+    def forget(self) -> None:
+        """Let go of all that was recorded, and of its memory: shapes will be others."""
+        self._seen.clear()
+        self._recorded.clear()
+        self._pool = None
+
     def _attach_gradients(self, model: PreTrainedModel) -> None:
         """Give every weight that learns the gradient tensor that the graphs write to, zeroed where it had none."""
         dropped: list[torch.Tensor] = []
@@ -79,8 +90,15 @@ class GraphedBackward:
         still = cloned(batch)
         loss_tokens = torch.ones((), device=batch.input_ids.device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
-            summed = eager_backward(model, loss, still, loss_tokens, dtype)
+        try:
+            # Within a stream of its own, because torch.cuda.graph leaves its stream behind where its own end fails.
+            with (
+                torch.cuda.stream(torch.cuda.current_stream()),
+                torch.cuda.graph(graph, pool=self._pool, stream=self._stream),
+            ):
+                summed = eager_backward(model, loss, still, loss_tokens, dtype)
+        except RuntimeError as error:
+            raise RecordingFailed(str(error).splitlines()[0]) from error
         self._pool = graph.pool()
         return _Recorded(graph, still, loss_tokens, summed)
 
@@ -98,17 +116,6 @@ class _Recorded:
         self._loss_tokens.fill_(float(loss_tokens))
         self._graph.replay()
         return self._summed.clone()
-
-
-def tensors_of(value: Any) -> list[torch.Tensor]:
-    """All tensors in a dataclass, its fields in order, those of dataclasses within it included."""
-    if isinstance(value, torch.Tensor):
-        return [value]
-    if isinstance(value, tuple | list):
-        return [tensor for item in value for tensor in tensors_of(item)]
-    if is_dataclass(value):
-        return [tensor for field in fields(value) for tensor in tensors_of(getattr(value, field.name))]
-    return []
 
 
 def shape_key(value: Any) -> Hashable:

@@ -18,6 +18,7 @@ from transformers import (
 from tenfold.errors import InputError
 from tenfold.rig.batch import PaddedLayout
 from tenfold.rig.loss import classification_loss, next_token_loss
+from tenfold.rig.out_of_memory import ran_out_of_memory
 from tenfold.rig.precision import default_dtype
 from tenfold.rig.quantizing import store_linears, stored_as
 from tenfold.rig.rig import Rig, Source, Task
@@ -122,7 +123,7 @@ def load_pretrained(rig: Rig) -> Rig:
             return replace(rig, facts=(*rig.facts, fact))
         model, missing = _load_whole(rig)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        if ran_out_of_memory(error):
             raise  # not the model's fault; `train` knows what to say
         raise InputError(f"model: cannot load {rig.source.name!r}: {_first_line(error)}") from error
     new = _new_modules(model, missing) if rig.task == "classify" else ()

@@ -15,6 +15,7 @@ from tenfold.errors import InputError, NoEffect
 from tenfold.rig.attention import attend_packed
 from tenfold.rig.batch import IGNORED, Batch, next_token_targets, pad
 from tenfold.rig.filler import filled_multiple
+from tenfold.rig.last_block import LOSS_ROWS
 from tenfold.rig.precision import autocast
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.ragged import ragged_rows
@@ -172,6 +173,8 @@ def _pack_inputs(inputs: dict[str, Any], offset: int) -> dict[str, Any]:
     packed["padded_shape"] = segments.padded_shape
     if inputs.get("token_type_ids") is not None:
         packed["token_type_ids"] = pick(inputs["token_type_ids"])
+    if inputs.get(LOSS_ROWS) is not None:
+        packed[LOSS_ROWS] = torch.searchsorted(segments.cells, inputs[LOSS_ROWS])
     return packed
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from transformers import PreTrainedModel
 
+from tenfold.cuts.checkpoint import Checkpoint
 from tenfold.cuts.lora import LoRA
 from tenfold.data.tokenize import Sample
 from tenfold.data.tokenizer import Tokenizer
@@ -52,6 +53,8 @@ class Rig:
     texts: tuple[str, ...] = ()
     """Of the training rows, for a cut that learns from them before the run."""
     adapter: LoRA | None = None
+    checkpoint: Checkpoint | None = None
+    """Which activations are not kept on the device; None: all are."""
     backpropagate: Backward = eager_backward
     frozen_compute: Literal["bf16", "fp8"] = "bf16"
     """What the products with quantized weights are to be computed in."""

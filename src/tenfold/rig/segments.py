@@ -28,7 +28,11 @@ class Bucket:
         return self.valid.shape[1]
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Bucket:
-        return Bucket(self.index.to(device, non_blocking=non_blocking), self.valid.to(device), self.full)
+        return Bucket(
+            self.index.to(device, non_blocking=non_blocking),
+            self.valid.to(device, non_blocking=non_blocking),
+            self.full,
+        )
 
 
 @dataclass(frozen=True)
@@ -123,8 +127,8 @@ class _ToBuckets(torch.autograd.Function):
 
 
 class _FromBuckets(torch.autograd.Function):
-    """Bucket cells [cells, ...] to packed tokens [T + filler, ...] of a dtype; cells past a row's end receive no
-    gradient."""
+    """Bucket cells [cells, ...] to packed tokens [T + filler, ...] of a dtype; cells that are not valid receive no
+    gradient; None: all are."""
 
     @staticmethod
     def forward(
@@ -132,7 +136,7 @@ class _FromBuckets(torch.autograd.Function):
         cells: torch.Tensor,
         index: torch.Tensor,
         restore: torch.Tensor,
-        valid: torch.Tensor,
+        valid: torch.Tensor | None,
         filler: int,
         dtype: torch.dtype,
     ) -> torch.Tensor:
@@ -144,7 +148,7 @@ class _FromBuckets(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None, None]:  # type: ignore[override]
         index, valid = ctx.saved_tensors
         picked = grad.index_select(0, index).to(ctx.dtype)
-        if not bool(valid.all()):
+        if valid is not None:
             picked *= valid[:, None, None].to(ctx.dtype)
         return picked, None, None, None, None, None
 
@@ -165,7 +169,8 @@ def attend_segments(
     query [1, heads, T, D]; key and value [1, kv_heads, T, D]. Returns [1, T, heads, D].
     """
     index = torch.cat([bucket.index for bucket in segments.buckets])
-    valid = torch.cat([bucket.valid.flatten() for bucket in segments.buckets])
+    full = all(bucket.full for bucket in segments.buckets)
+    valid = None if full else torch.cat([bucket.valid.flatten() for bucket in segments.buckets])
     dtype = _working_dtype(query)
     sizes = [bucket.valid.numel() for bucket in segments.buckets]
     states = [  # of each bucket [cells, heads, D]; one split, since each slice's backward would fill a whole tensor

@@ -6,30 +6,54 @@ from dataclasses import replace
 
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from tenfold.cuts.checkpoint import Checkpoint
+from tenfold.rig.backward import eager_backward
 from tenfold.rig.batch import PaddedLayout
-from tenfold.rig.checkpointing import checkpoint_blocks
-from tenfold.rig.graphs import GraphedBackward
+from tenfold.rig.checkpointing import checkpoint_blocks, describe
+from tenfold.rig.graphs import GraphedBackward, RecordingFailed
+from tenfold.rig.out_of_memory import ran_out_of_memory
 from tenfold.rig.packing import PackedLayout
 from tenfold.rig.rig import Rig
+
+
+def recover(rig: Rig, error: RuntimeError, longest_row: int) -> tuple[Rig, str] | None:
+    """What to do after an error of a step, and in words; None if nothing helps.
+
+    Less memory where it ran out; one kernel at a time where a pass cannot be recorded for another reason.
+    """
+    if ran_out_of_memory(error):
+        found = shrink(rig, longest_row)
+        if found is None:
+            return None
+        smaller, change = found
+        return smaller, f"out of memory: this step starts again, from now on with {change}"
+    if isinstance(error, RecordingFailed):
+        change = f"a pass could not be recorded ({error}): this step starts again, from now on without recording"
+        return replace(rig, backpropagate=eager_backward), change
+    return None
 
 
 def shrink(rig: Rig, longest_row: int) -> tuple[Rig, str] | None:
     """A rig that needs less memory for the same optimizer step, and what was changed; None if there is none left.
 
-    Micro-batches are halved first, down to one row: that costs a little speed. Then more blocks are recomputed.
+    Micro-batches are halved first, down to one row: that costs a little speed. Then more blocks are recomputed, and at
+    last, where the device is not the host, as many as can be leave their inputs in host memory.
     """
     layout = rig.layout
-    fresh = GraphedBackward() if isinstance(rig.backpropagate, GraphedBackward) else rig.backpropagate
+    if isinstance(rig.backpropagate, GraphedBackward):
+        rig.backpropagate.forget()
     if isinstance(layout, PaddedLayout) and layout.rows > 1:
         rows = (layout.rows + 1) // 2
-        return replace(rig, layout=replace(layout, rows=rows), backpropagate=fresh), f"{rows} rows a micro-batch"
+        return replace(rig, layout=replace(layout, rows=rows)), f"{rows} rows a micro-batch"
     if isinstance(layout, PackedLayout) and layout.tokens > longest_row:
         tokens = max(longest_row, layout.tokens // 2)
-        smaller = replace(rig, layout=replace(layout, tokens=tokens), backpropagate=fresh)
-        return smaller, f"{tokens} tokens a micro-batch"
-    blocks = [module for module in rig.model.modules() if isinstance(module, GradientCheckpointingLayer)]
-    recomputed = sum(block.gradient_checkpointing for block in blocks)
-    if recomputed == len(blocks):
+        return replace(rig, layout=replace(layout, tokens=tokens)), f"{tokens} tokens a micro-batch"
+    blocks = sum(isinstance(module, GradientCheckpointingLayer) for module in rig.model.modules())
+    cut = rig.checkpoint or Checkpoint()
+    if cut.layers < blocks:
+        cut = replace(cut, layers=min(blocks, cut.layers + max(1, blocks // 4)))
+    elif cut.offload < blocks - 1 and rig.device.type != "cpu":
+        cut = replace(cut, offload=blocks - 1)
+    else:
         return None
-    more = min(len(blocks), recomputed + max(1, len(blocks) // 4))
-    return replace(checkpoint_blocks(rig, more), backpropagate=fresh), f"{more} of {len(blocks)} blocks recomputed"
+    return checkpoint_blocks(rig, cut), describe(cut, blocks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +14,7 @@ from tenfold.data.tokenize import Sample
 from tenfold.errors import NotFinite
 from tenfold.rig.batch import Batch
 from tenfold.rig.rig import Rig
-from tenfold.rig.shrinking import shrink
+from tenfold.rig.shrinking import recover
 from tenfold.run.optimizer import set_rates
 from tenfold.run.schedule import Schedule
 
@@ -96,16 +97,17 @@ def accumulate(rig: Rig, rows: Sequence[Sample], tell: Callable[[str], None]) ->
             for batch in batches:
                 loss_sum += rig.backward(batch, loss_tokens)
             return rig, batches, loss_sum
-        except torch.OutOfMemoryError:
-            smaller = shrink(rig, max(len(row.input_ids) for row in rows))
-            if smaller is None:
+        except RuntimeError as error:
+            recovered = recover(rig, error, max(len(row.input_ids) for row in rows))
+            if recovered is None:
                 raise
         # Outside of `except`, since the exception holds on to what the failed pass had allocated.
         rig.model.zero_grad(set_to_none=True)
-        rig, change = smaller
-        tell(f"out of memory: this step starts again, from now on with {change}")
+        rig, change = recovered
+        tell(change)
         if rig.device.type == "cuda":
-            torch.cuda.empty_cache()
+            with suppress(RuntimeError):  # torch refuses for good once the end of a recording has failed
+                torch.cuda.empty_cache()
 
 
 def _not_finite(step: int, loss: float, norm: float, rows: Sequence[Sample]) -> str:

@@ -18,6 +18,7 @@ from tenfold.planner import Plan
 from tenfold.receipt import Receipt, Status
 from tenfold.recipe import BaselineWish, Budget, Output, Recipe, recipe_sha256
 from tenfold.rig.model import build_rig, initialise
+from tenfold.rig.out_of_memory import ran_out_of_memory
 from tenfold.rig.rig import Rig, Source
 from tenfold.rig.warm.start import with_new_blocks
 from tenfold.run.account import make_receipt, run_id
@@ -56,10 +57,8 @@ def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
             if fresh and not trained:  # so that a corrected recipe may use the same folder
                 drop_claim(folder)
             raise
-        except torch.OutOfMemoryError as error:
-            raise OutOfMemory(_out_of_memory(device_of(plan), error)) from error
         except RuntimeError as error:
-            if "can't allocate memory" not in str(error):  # the CPU allocator has no exception type of its own
+            if not ran_out_of_memory(error):
                 raise
             raise OutOfMemory(_out_of_memory(device_of(plan), error)) from error
         receipt = make_receipt(plan, run, status, started_at)

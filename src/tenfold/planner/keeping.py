@@ -1,0 +1,66 @@
+"""Which activations to keep, to recompute or to offload: solved for the bytes that are free, cheapest first."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable
+from itertools import product
+
+from tenfold.cuts import Checkpoint
+from tenfold.job import Job, block_bytes, peak_bytes
+
+HOST_SHARE = 0.5
+"""How much of a GPU's memory may stand in its host's. Computers that are rented with one GPU have at least as much
+memory as it (16 GB beside the T4 of AWS's g4dn.xlarge, the least there is); pinned memory comes in powers of two."""
+
+
+def solve_checkpoint(
+    job: Job, room_bytes: float, beside: tuple[int, int], seconds: Callable[[Checkpoint], float]
+) -> Checkpoint | None:
+    """The cheapest checkpoint with which the job's peak stays within `room_bytes`; None if there is none.
+
+    `beside`: how many blocks can be copied beside a forward pass, and beside a backward one, at no cost; `seconds` of a
+    run with a checkpoint. Blocks are alike, so only their numbers count, and seconds grow evenly with either number but
+    for few bends: copies cost nothing until they take as long as the forward pass beside which they are made, then
+    those of one pass, then those of both. So numbers of offloaded blocks are tried at these bends and where as few as
+    possible are offloaded; for each of them as few blocks are recomputed as fit, or, where all are one or the other, as
+    many as bend.
+    """
+    layers, most = job.shape.layers, most_offloaded(job)
+    bends_beside = {count + more for count, more in product(beside, (0, 1))} if most else set[int]()
+    known: dict[tuple[int, int], bool] = {}
+
+    def fits(recomputed: int, offloaded: int) -> bool:
+        key = (recomputed, offloaded)
+        if key not in known:
+            known[key] = peak_bytes(job.keeping(recomputed, offloaded)) <= room_bytes
+        return known[key]
+
+    offloads = {0}
+    if most:
+        offloads |= {1, most, *(min(most, count) for count in bends_beside)}
+        offloads |= {_fewest(most, lambda n: fits(0, n)), _fewest(most, lambda n: fits(layers - 1 - n, n))}
+    found: list[tuple[float, int, int]] = []
+    for offloaded in offloads:
+        others = layers - 1 - offloaded  # with so many recomputed, the last block alone is kept
+        fewest = _fewest(others, lambda count, n=offloaded: fits(count, n))
+        for recomputed in {fewest, others + 1, layers, *(layers - count for count in bends_beside)}:
+            asked = recomputed + offloaded > 0 and (recomputed == fewest or recomputed > others)
+            if asked and fits(recomputed, offloaded):
+                found.append((seconds(Checkpoint(recomputed, offloaded)), offloaded, recomputed))
+    if not found:
+        return None
+    _, offloaded, recomputed = min(found)
+    return Checkpoint(recomputed, offloaded)
+
+
+def _fewest(most: int, enough: Callable[[int], bool]) -> int:
+    """The least number up to `most` that is enough, or `most`, where more are never worse."""
+    return bisect_left(range(most), True, key=enough)
+
+
+def most_offloaded(job: Job) -> int:
+    """On a CPU, host memory is all the memory there is."""
+    if job.machine.vendor_kind == "cpu":
+        return 0
+    return min(job.shape.layers - 1, int(HOST_SHARE * job.machine.memory_bytes / block_bytes(job, job.largest)))
