@@ -5,8 +5,9 @@
 Every leg is a fresh `tenfold train`; a leg whose row is in the result file already is not run again, so that the whole
 may be done in pieces. Documents are dealt to training and evaluation by the seed, which also orders the rows and draws
 what is random. The tokens are those that `tokens: auto` chooses. Legs of one part differ in the start of the new rows
-alone. Compute to reach a loss is training time up to there, between two evaluations by the straight line, with the time
-that the rows took to initialise; evaluations are not counted.
+alone, so that a step is the same work in all of them: compute to reach a loss is steps up to there, between two
+evaluations by the straight line, at the median seconds of a step of all legs, and the time that the rows took to
+initialise; evaluations are not counted.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import datetime
 import json
 import random
+import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +31,8 @@ TRAINED, EVALUATED = 640, 40
 """Documents."""
 OWN = "own vocabulary"
 METHODS = ("random", "mean", "subtokens", "compose", "focus", "transplant", "donor", "distil")
-TRAIN = {"batch_size": 32, "epochs": 1.0, "eval_every_steps": 1, "learning_rate": 1e-3}
-MINILM_TRAIN = {"batch_size": 32, "epochs": 4.0, "learning_rate": 2e-3, "dropout": 0.0}
+TRAIN = {"batch_size": 32, "epochs": 1.0, "eval_every_steps": 2, "learning_rate": 1e-3}
+MINILM_TRAIN = {"batch_size": 32, "epochs": 2.0, "learning_rate": 2e-3, "dropout": 0.0}
 SECTIONS = ("BACKGROUND", "OBJECTIVE", "METHODS", "RESULTS", "CONCLUSIONS")
 USD_PER_HOUR = 0.0816
 
@@ -185,14 +187,14 @@ def run_leg(part: str, leg: str, seed: int, work: Path) -> dict[str, Any]:
     }
 
 
-def seconds_to(row: dict[str, Any], target: float) -> float | None:
+def seconds_to(row: dict[str, Any], target: float, step_seconds: float) -> float | None:
     """Initialisation and training until the loss is `target`; None if it never is."""
     before: list[float] | None = None
     for step, loss in row["curve"]:
         if loss <= target:
             share = 1.0 if before is None else (before[1] - target) / (before[1] - loss)
             first = 0.0 if before is None else before[0]
-            return row["initialise_seconds"] + row["seconds_per_step"] * (first + share * (step - first))
+            return row["initialise_seconds"] + step_seconds * (first + share * (step - first))
         before = [step, loss]
     return None
 
@@ -201,6 +203,8 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Each leg of each part over the seeds; ratios are within a seed."""
     found: dict[str, Any] = {}
     by_key = {(row["part"], row["leg"], row["seed"]): row for row in rows}
+    alike = [row["seconds_per_step"] for row in rows if row["part"] == "classics" and row["leg"] != OWN]
+    step_seconds = statistics.median(alike) if alike else 0.0
     for part, leg in dict.fromkeys((row["part"], row["leg"]) for row in rows):
         seeds = sorted({row["seed"] for row in rows if (row["part"], row["leg"]) == (part, leg)})
         legs = [by_key[part, leg, seed] for seed in seeds]
@@ -220,8 +224,8 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
             shares = []
             for row in legs:
                 other = by_key[part, control, row["seed"]]
-                reached = seconds_to(row, other["final"])
-                whole = other["initialise_seconds"] + other["train_seconds"]
+                reached = seconds_to(row, other["final"], step_seconds)
+                whole = other["initialise_seconds"] + step_seconds * other["curve"][-1][0]
                 shares.append(None if reached is None else reached / whole)
             known = [share for share in shares if share is not None]
             summary[f"share of the compute of {control} to its final loss"] = (
