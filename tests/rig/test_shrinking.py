@@ -48,7 +48,7 @@ def test_a_step_that_runs_out_of_memory_gives_the_gradients_of_one_that_does_not
             return scarce(*arguments)
 
     tight = replace(rig, backpropagate=Scarce())
-    _, batches, summed = accumulate(tight, rows, said.append)
+    _, batches, summed = accumulate(tight, rows, tight.layout(rows), said.append)
     found = torch.cat([w.grad.flatten() for _, w in tight.trainable if w.grad is not None])
     assert said and all("out of memory" in text for text in said)
     assert max(batch.tokens for batch in batches) <= 45
@@ -64,5 +64,7 @@ def test_nothing_smaller_raises() -> None:
         def __call__(self, *arguments):
             never()
 
+    rows = make_rows("sft")
+    rig = replace(make_rig("llama", "sft"), backpropagate=Never())
     with pytest.raises(torch.OutOfMemoryError):
-        accumulate(replace(make_rig("llama", "sft"), backpropagate=Never()), make_rows("sft"), lambda text: None)
+        accumulate(rig, rows, rig.layout(rows), lambda text: None)

@@ -54,15 +54,18 @@ def train_steps(
     """
     weights = [weight for _, weight in rig.trainable]
     rig.model.train()
+    rows, batches = _lay_out(rig, samples, schedule, first_step)
     for step in range(first_step, schedule.total_steps):
         started = time.perf_counter()
-        rows = [samples[row] for row in schedule.rows_at(step)]
-        rig, batches, loss_sum = accumulate(rig, rows, tell)
+        rig, batches, loss_sum = accumulate(rig, rows, batches, tell)
         loss_tokens = sum(batch.loss_count for batch in batches)
 
         set_rates(optimizer, schedule, step)
         norm = torch.nn.utils.clip_grad_norm_(weights, max_gradient_norm or math.inf)
-        mean_loss, gradient_norm = torch.stack([loss_sum / loss_tokens, norm.float()]).tolist()
+        both = torch.stack([loss_sum / loss_tokens, norm.float()])
+        # Until here a GPU only has its work: the next rows are laid out while it computes, then the host waits for it.
+        following = _lay_out(rig, samples, schedule, step + 1)
+        mean_loss, gradient_norm = both.tolist()
         if not (math.isfinite(mean_loss) and math.isfinite(gradient_norm)):
             raise NotFinite(_not_finite(step, mean_loss, gradient_norm, rows))
 
@@ -81,16 +84,28 @@ def train_steps(
         )
         if not after_step(report):
             return
+        rows, batches = following
 
 
-def accumulate(rig: Rig, rows: Sequence[Sample], tell: Callable[[str], None]) -> tuple[Rig, list[Batch], torch.Tensor]:
-    """The gradients of one optimizer step: its micro-batches and their summed loss.
+def _lay_out(
+    rig: Rig, samples: Sequence[Sample], schedule: Schedule, step: int
+) -> tuple[Sequence[Sample], list[Batch]]:
+    """The rows of a step, and its micro-batches; nothing after the last step."""
+    if step >= schedule.total_steps:
+        return [], []
+    rows = [samples[row] for row in schedule.rows_at(step)]
+    return rows, rig.layout(rows)
+
+
+def accumulate(
+    rig: Rig, rows: Sequence[Sample], batches: list[Batch], tell: Callable[[str], None]
+) -> tuple[Rig, list[Batch], torch.Tensor]:
+    """The gradients of one optimizer step: its micro-batches `batches` of `rows`, and their summed loss.
 
     When memory runs out, the step starts again in smaller micro-batches, or with more blocks recomputed: the rig that
     did it is returned for the steps to come. Raises OutOfMemoryError if there is nothing smaller.
     """
     while True:
-        batches = rig.layout(rows)
         loss_tokens = sum(batch.loss_count for batch in batches)
         loss_sum = torch.zeros((), device=rig.device)
         try:
@@ -105,6 +120,7 @@ def accumulate(rig: Rig, rows: Sequence[Sample], tell: Callable[[str], None]) ->
         rig.model.zero_grad(set_to_none=True)
         rig, change = recovered
         tell(change)
+        batches = rig.layout(rows)
         if rig.device.type == "cuda":
             with suppress(RuntimeError):  # torch refuses for good once the end of a recording has failed
                 torch.cuda.empty_cache()
