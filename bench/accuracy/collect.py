@@ -36,5 +36,9 @@ class Collection:
     def add(self, row: dict[str, Any]) -> None:
         """Keep a row, in the place of an earlier one of its name."""
         self.body["rows"] = [other for other in self.rows if other["name"] != row["name"]] + [row]
+        self.save()
+
+    def save(self) -> None:
+        """Write the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.body, indent=1) + "\n")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from configurations import Configuration
 
+from shapes import SHAPES
 from tenfold.calibrate.probe import Probe
 from tenfold.cuts import Checkpoint, cut_from_dict
 from tenfold.job import Job, Work, evaluation_work, peak_moment, seconds_on, training_work
@@ -82,6 +85,8 @@ class Case:
 
 def cases(body: dict[str, Any]) -> list[Case]:
     """Every row that was measured."""
+    if body["benchmark"] == "gpu-rows":
+        body = {**body, "benchmark": "gpu", "gpu": H200, "rows": [_as_probe(r) for r in body["rows"] if _is_ours(r)]}
     rows = [row for row in body["rows"] if "measured" in row]
     if body["benchmark"].endswith("gpu"):
         machine = next((one for one in gpus().values() if one.device == body.get("gpu")), None) or local_machine()
@@ -90,6 +95,35 @@ def cases(body: dict[str, Any]) -> list[Case]:
         here = local_machine()
         jobs = [_recipe_job(row, here) for row in rows]
     return [Case(row, job, _per_step(job)) for row, job in zip(rows, jobs, strict=True)]
+
+
+H200 = "NVIDIA H200"
+"""bench/gpu's rows were all measured on one, by the device's own account (docs/speed.md)."""
+
+SETTINGS = json.loads((Path(__file__).resolve().parents[1] / "gpu" / "cuts.json").read_text())
+
+
+def _is_ours(row: dict[str, Any]) -> bool:
+    """One of tenfold's rows, of rows that are all equally long."""
+    return row.get("system") == "tenfold" and row.get("workload") == "fixed"
+
+
+def _as_probe(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of bench/gpu as one of a GPU session."""
+    sized = [{"tokens": int(row["arguments"]["micro_tokens"]), **cut} if cut["cut"] == "pack" else cut
+             for cut in SETTINGS[row["setting"]] if cut["cut"] != "fine_tune"]  # fmt: skip
+    return {
+        "name": f"{row['shape']} {row['rows']} x {row['length']} {row['name'].removeprefix('ours-')}",
+        "shape": row["shape"],
+        "recipe": row["workload"],
+        "config": SHAPES[row["shape"]],
+        "task": "text",
+        "lengths": [row["length"]] * row["rows"],
+        "cuts": sized,
+        "micro_rows": row["rows"],
+        "optimizer": "adamw",
+        "measured": {"step_seconds": row["step_seconds"], "peak_bytes": row["peak_allocated_bytes"]},
+    }
 
 
 def _per_step(job: Job) -> Work:
