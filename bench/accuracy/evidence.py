@@ -56,9 +56,7 @@ def _fitted(every: Sequence[Case], prior: Machine, dtype: str, names: Sequence[s
         for case in every
     ]
     error = max(LEAST_ERROR, 2 * (sum(miss**2 for miss in misses) / len(misses)) ** 0.5)
-    shapes = (
-        f"{len(groups)} shapes, each met from the others" if len(groups) > 1 else "one shape alone, others are a guess"
-    )
+    shapes = f"{len(groups)} shapes, each met from the others" if len(groups) > 1 else "one shape, nothing held out"
     source = f"fit to {len(every)} runs of {shapes}: bench/results/{', '.join(names)}"
     return replace(found, error=error if len(groups) > 1 else max(error, 0.25), guessed=False, source=source)
 

@@ -20,9 +20,10 @@ DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "plan-accuracy.md"
 
 HEAD = """# Predicted beside measured
 
-`python bench/plan_accuracy.py table` writes this page from the rows under `bench/results/`; `cpu` and `gpu` measure, `fit` fits the
-shipped rates. Cold: the rates are fitted to the rows of all other shapes, starting from a guess, so that no row of a shape helped to
-foretell it. Calibrated: by the rates that `tenfold calibrate` measured on the same computer, which saw none of these rows.
+`python bench/plan_accuracy.py table` writes this page from the rows under `bench/results/`; `cpu` measures, `fit` fits
+the shipped rates. Cold: the rates are fitted to the rows of all other shapes, starting from a guess, so that no row of
+a shape helped to foretell it. Calibrated: by the rates that `tenfold calibrate` measured on the same computer, which
+saw none of these rows.
 """
 
 
@@ -75,8 +76,8 @@ def _gpu() -> list[str]:
     lines = [
         "## One H200, 2026-11-24",
         "",
-        "Rows of bench/gpu, the same that the shipped rates are fitted to: one shape, nothing held out. What a GPU session of",
-        "`plan_accuracy.py gpu` would hold out has not been measured. Memory is what torch has allocated.",
+        "Rows of bench/gpu, the same that the shipped rates are fitted to: one shape, nothing held out. The held-out",
+        "configurations of bench/accuracy/gpu_session.py have not been measured. Memory is what torch has allocated.",
         "",
         "| configuration | memory, GB | foretold | | step, s | guessed rates | | shipped rates | |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
