@@ -1,9 +1,11 @@
-"""Predictions beside measurements: collected on a CPU or a GPU, rates fitted, docs/plan-accuracy.md written.
+"""Predictions beside measurements: collected on a CPU, rates fitted, docs/plan-accuracy.md written.
 
 python bench/plan_accuracy.py cpu [--minutes 4]      # measure what has no row yet, stop in time; again to go on
 python bench/plan_accuracy.py calibrate              # tenfold calibrate on this computer, kept beside the rows
 python bench/plan_accuracy.py fit                    # the shipped rates of measured machines, from the rows
 python bench/plan_accuracy.py table                  # docs/plan-accuracy.md
+
+On a GPU: python bench/accuracy/gpu_session.py.
 """
 
 from __future__ import annotations
@@ -46,7 +48,11 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
         leg_started = time.perf_counter()
         out = Path(arguments.work) / "row.json"
         command = [sys.executable, str(HERE / "accuracy" / "cpu_leg.py"), name, str(arguments.work), str(out)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LEG_SECONDS, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=LEG_SECONDS, check=False)
+        except subprocess.TimeoutExpired:
+            collection.add({"name": name, "error": f"took longer than {LEG_SECONDS:.0f} s"})
+            continue
         seconds = time.perf_counter() - leg_started
         longest = max(longest, seconds)
         if done.returncode != 0:

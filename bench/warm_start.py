@@ -29,6 +29,7 @@ from measure import RESULTS, SHARED, fresh, interval, machine, tenfold_command, 
 CLASSICS = SHARED / "models" / "classics-28m"
 TRAINED, EVALUATED = 640, 40
 """Documents."""
+DONOR_STEPS = 300
 OWN = "own vocabulary"
 METHODS = ("random", "mean", "subtokens", "compose", "focus", "transplant", "donor", "distil")
 TRAIN = {"batch_size": 32, "epochs": 1.0, "eval_every_steps": 2, "learning_rate": 1e-3}
@@ -103,9 +104,9 @@ def recipe_of(part: str, leg: str, seed: int, work: Path, folder: Path) -> dict[
 
 
 def donor(seed: int, work: Path, data: dict[str, str]) -> Path:
-    """A small model that knows the new tokens, trained for a minute from noise on the training texts and on Wikipedia.
+    """A small model that knows the new tokens, trained from noise on documents that no leg sees and on Wikipedia.
 
-    Half as wide as classics-28m. It stands for a donor that somebody else has trained: its minute is not counted.
+    Half as wide as classics-28m. It stands for a donor that somebody else has trained: its steps are not counted.
     """
     import torch
     import transformers
@@ -123,7 +124,8 @@ def donor(seed: int, work: Path, data: dict[str, str]) -> Path:
     )
     fresh(tenfold_command("vocabulary", str(recipe), "--out", str(tokens_file), "--json"))
     tokenizer = extend(read_tokenizer(CLASSICS), json.loads(tokens_file.read_text()))
-    texts = [json.loads(line)["text"] for line in Path(data["train"]).read_text().splitlines()]
+    others = documents(seed)[TRAINED + EVALUATED :]
+    texts = ["\n".join([*found["CONTEXTS"], found["LONG_ANSWER"]]) for found in others]
     texts += (SHARED / "data" / "text" / "wikitext2-valid.txt").read_text().split("\n \n")
     encoded = tokenizer.encode_batch(texts, add_special_tokens=False)
     ids = torch.tensor([token for row in encoded for token in (0, *row)])
@@ -134,8 +136,8 @@ def donor(seed: int, work: Path, data: dict[str, str]) -> Path:
     )  # fmt: skip
     model = transformers.LlamaForCausalLM(config)
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
-    started = datetime.datetime.now()
-    while (datetime.datetime.now() - started).total_seconds() < 60:
+    loss = torch.zeros(())
+    for _ in range(DONOR_STEPS):
         places = torch.randint(0, len(ids) - 128, (16,))
         batch = torch.stack([ids[place : place + 128] for place in places])
         with torch.autocast("cpu", torch.bfloat16):
@@ -180,6 +182,7 @@ def run_leg(part: str, leg: str, seed: int, work: Path) -> dict[str, Any]:
         "tokens_foretold": plan["prediction"]["tokens"],
         "training_rows": plan["workload"]["rows"],
         "training_tokens": plan["workload"]["tokens"],
+        "held_out_tokens": receipt["evaluation_data"]["tokens"],
         "vocabulary": plan["vocabulary"],
         "foretold_train_seconds": plan["prediction"]["seconds_by_part"]["train"],
         "retention": receipt["retention"],
@@ -238,18 +241,21 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def saving(part: str, by_key: dict[tuple[str, str, int], dict[str, Any]]) -> dict[str, Any]:
-    """Tokens and training seconds of a step with the new vocabulary beside the model's own, foretold and measured."""
+    """Tokens and training seconds with the new vocabulary beside the model's own, foretold and measured; of documents
+    that were held out and did not help to choose it, and of those that did."""
     seeds = [seed for (p, leg, seed) in by_key if p == part and leg == OWN and (part, "subtokens", seed) in by_key]
-    shares: dict[str, list[float]] = {"tokens foretold": [], "tokens": [], "seconds foretold": [], "seconds": []}
+    names = ("held-out tokens foretold", "held-out tokens", "tokens", "seconds foretold", "seconds")
+    shares: dict[str, list[float]] = {name: [] for name in names}
     for seed in seeds:
         own, new = by_key[part, OWN, seed], by_key[part, "subtokens", seed]
         for name, key in (
-            ("tokens foretold", "tokens_foretold"),
+            ("held-out tokens", "held_out_tokens"),
             ("tokens", "tokens_trained"),
             ("seconds foretold", "foretold_train_seconds"),
             ("seconds", "train_seconds"),
         ):
             shares[name].append(1 - new[key] / own[key])
+        shares["held-out tokens foretold"].append(1 - new["vocabulary"]["share_on_new_text"])
     return {f"{name} saved": interval(values) if len(values) > 1 else values for name, values in shares.items()}
 
 

@@ -164,8 +164,8 @@ LOADING = [
 
 LIMITS = [
     Bad("unknown machine", wish({"machine": {"name": "H1000"}}), ("machine.name: found 'H1000'", "did you mean")),
-    Bad("unknown provider", wish({"machine": {"name": "T4", "provider": "Nobody", "usd_per_hour": None}}), ("machine: the catalogue has no on_demand price for T4 at Nobody; set machine.usd_per_hour",)),
-    Bad("dollars without a price", wish({"machine": {"usd_per_hour": None}, "budget": {"usd": 5}}), ("budget.usd: this machine has no price; set machine.usd_per_hour, or budget.hours instead",)),
+    Bad("unknown provider", wish({"machine": {"name": "T4", "provider": "Nobody", "usd_per_hour": None}}), ("machine: no on_demand price is known for T4 at Nobody; set machine.usd_per_hour",)),
+    Bad("dollars without a price", wish({"machine": {"usd_per_hour": None}, "budget": {"usd": 5}}), ("budget.usd: this machine has no price; set machine.usd_per_hour or --price, or budget.hours instead",)),
     Bad("budget too small", wish({"budget": {"usd": 1e-6}, "machine": {"name": "local", "usd_per_hour": 1e3}}), ("no plan fits the budget; budget.usd:", "would do on local"), code=3),
     Bad("deadline too short", wish({"budget": {"hours": 1e-9}}), ("no plan fits the budget; budget.hours:", "would do on local"), code=3),
     Bad("both too small", wish({"budget": {"hours": 1e-9, "usd": 1e-6}, "machine": {"name": "local", "usd_per_hour": 1e3}}), ("budget.usd:", "budget.hours:"), TRAIN, code=3),
@@ -195,7 +195,7 @@ PLANS = [
     Bad("plan is a folder", nothing, ("done.json: cannot be read",), ("train", "done.json")),
     Bad("plan of another version", settings("plan.json", schema_version=2), ("plan.json: not a plan of this version: schema_version",), ("train", "plan.json")),
     Bad("plan is no JSON", put("plan.json", "{"), ("plan.json: not a plan of this version",), ("train", "plan.json")),
-    Bad("plan with an unknown cut", settings("plan.json", cuts=[{"cut": "magic"}]), ("magic", "expected one of fine_tune, quantize, lora"), ("train", "plan.json")),
+    Bad("plan with an unknown cut", settings("plan.json", cuts=[{"cut": "magic"}]), ("magic", "expected one of fine_tune, warm_start, quantize, lora"), ("train", "plan.json")),
     Bad("plan with an odd setting", settings("plan.json", cuts=[{"cut": "fine_tune"}, {"cut": "lora", "ranks": 4}]), ("lora", "unknown setting 'ranks'"), ("train", "plan.json")),
     Bad("plan with an odd value", settings("plan.json", cuts=[{"cut": "fine_tune"}, {"cut": "lora", "rank": "four"}]), ("rank", "four"), ("train", "plan.json")),
     Bad("override of a plan", nothing, ("--set: changes a recipe, but a plan is already made",), ("train", "plan.json", "--set", "train.seed=1")),
@@ -243,7 +243,7 @@ USAGE = [
     Bad("unknown command", nothing, ("No such command 'plna'", "see tenfold --help"), ("plna", "recipe.yaml")),
     Bad("unknown option", nothing, ("No such option: --fast", "see tenfold plan --help"), (*PLAN, "--fast")),
     Bad("no argument", nothing, ("Missing argument", "see tenfold plan --help"), ("plan",)),
-    Bad("too many arguments", nothing, ("unexpected extra argument", "see tenfold plan --help"), (*PLAN, "other.yaml")),
+    Bad("too many arguments", nothing, ("unexpected extra argument", "see tenfold report --help"), ("report", "done/receipt.json", "other.json")),
     Bad("option without its value", nothing, ("--set", "requires an argument"), (*PLAN, "--set")),
     Bad("word for a number", nothing, ("--limit", "see tenfold ledger --help"), ("ledger", "--limit", "many")),
 ]  # fmt: skip

@@ -58,9 +58,9 @@ class Case:
 
     @property
     def step_seconds(self) -> float:
-        """The median step once warm; by tokens where steps differ."""
+        """The median step where all have the same rows; else the mean once warm, as the work of a step is a mean."""
         steps = self.row["measured"]["step_seconds"]
-        return statistics.median(steps if "lengths" in self.row else steps[1:])
+        return statistics.median(steps) if "lengths" in self.row else statistics.mean(steps[1:])
 
     @property
     def peak_bytes(self) -> float:
@@ -93,6 +93,8 @@ def cases(body: dict[str, Any]) -> list[Case]:
         jobs = [_probe_job(row, replace(machine, here=True)) for row in rows]
     else:
         here = local_machine()
+        if here.name not in body["machine"]["cpu"] and body["machine"]["cpu"] not in here.name:
+            raise SystemExit(f"these rows were measured on {body['machine']['cpu']}; make the table there")
         jobs = [_recipe_job(row, here) for row in rows]
     return [Case(row, job, _per_step(job)) for row, job in zip(rows, jobs, strict=True)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -45,6 +46,8 @@ def plan(
     """
     wishes = _wishes(recipe, overrides, model, data, task)
     machines = find_machines(wishes.machine, wishes.train.dtype)
+    if wishes.machine.usd_per_hour is not None and "auto" in wishes.machine.names:
+        notes = (*notes, "machine.usd_per_hour counts for machines that are named; those of auto have their own prices")
     if wishes.machine.stale_prices == "refuse":
         machines = fresh_prices(machines, datetime.now(UTC).date())
     shape = read_shape(wishes.model.name, wishes.model.revision)
@@ -125,11 +128,12 @@ def read_dataset(recipe: Recipe, shape: Shape) -> tuple[Dataset, Tokenizer]:
     return dataset, tokenizer
 
 
-def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
-    """Execute a plan, or continue it; see `tenfold.run.train.train`."""
+def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float = 0.0) -> Receipt:
+    """Execute a plan, or continue it; see `tenfold.run.train.train`. `age_seconds`: since when it is billed."""
+    started = time.monotonic()
     from tenfold.run.train import train as run_train
 
-    return run_train(plan, observers)
+    return run_train(plan, observers, age_seconds=age_seconds + time.monotonic() - started)
 
 
 def apply(model: PreTrainedModel, cuts: Sequence[Cut], task: Task | None = None) -> Rig:

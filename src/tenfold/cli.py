@@ -104,7 +104,7 @@ def vocabulary(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show what new tokens would save on the recipe's texts, and how many of them pay."""
+    """Show what new tokens would save on a recipe's texts, and how many of them pay."""
     from tenfold.api import vocabulary as compare
     from tenfold.durable import write_file
 
@@ -161,7 +161,7 @@ def ledger(
     verify: Annotated[bool, typer.Option(help="Check that no row was changed since it was written.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """List what was planned and spent."""
+    """List what was spent, and whether its records are as they were written."""
     from tenfold.ledger import export_csv, export_json, open_ledger
     from tenfold.report import render_ledger
 
@@ -236,7 +236,8 @@ def demo(
     """Fine-tune real weights into a support-ticket classifier, beside the naive baseline."""
     from tenfold.demo.demo import run_demo
 
-    receipt = run_demo(output, quick=quick, observers=[_progress(as_json)], show=_show)
+    show = (lambda result: None) if as_json else _show
+    receipt = run_demo(output, quick=quick, observers=[_progress(as_json)], show=show)
     if as_json:
         _show(receipt.model_dump(mode="json"))
 
@@ -310,8 +311,9 @@ def _read_plan(path: Path, overrides: list[str] | None) -> Plan:
 
 def _train(chosen: Plan, as_json: bool) -> Receipt:
     from tenfold.api import train as run
+    from tenfold.run.meter import process_age_seconds
 
-    return run(chosen, [_progress(as_json)])
+    return run(chosen, [_progress(as_json)], age_seconds=process_age_seconds())
 
 
 def _progress(as_json: bool) -> Any:

@@ -66,7 +66,8 @@ def make(wanted: Wanted) -> Plan:
         return plan(foreign.recipe, notes=foreign.ignored)
     if first.suffix == ".json" and len(wanted.sources) == 1:
         if overrides:
-            raise InputError("--set: changes a recipe, but a plan is already made; plan again with --set")
+            option = "--set" if wanted.overrides else "--price"
+            raise InputError(f"{option}: changes a recipe, but a plan is already made; plan again with {option}")
         return Plan.read(first)
     if len(wanted.sources) == 1:
         return plan(first, overrides)

@@ -36,7 +36,7 @@ QuantityName = Literal[
 ]
 Unit = Literal["bytes", "seconds", "steps", "tokens", "usd"]
 Part = Literal["import", "load", "warm_start", "tokenise", "train", "evaluate", "checkpoint", "save"]
-EventKind = Literal["resumed", "out_of_memory", "note"]
+EventKind = Literal["resumed", "smaller_step", "note"]
 Evidence = Literal["measured", "extrapolated", "predicted"]
 
 
@@ -229,6 +229,8 @@ class Receipt(_Value):
     """Where a warm start has changed the model."""
     bill: Bill
     data: dict[str, JsonValue] = Field(default_factory=dict)
+    """What became of the training rows."""
+    evaluation_data: dict[str, JsonValue] = Field(default_factory=dict)
     cuts: tuple[CutUsed, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     events: tuple[Event, ...] = ()

@@ -249,7 +249,7 @@ def test_quantize_is_made_only_where_a_recipe_says_so(wish: Any) -> None:
     assert names(found)[:3] == ["fine_tune", "quantize", "lora"]
     assert "quantize" not in names(open_)
     assert all("quantize" not in way.cuts for way in open_.runners_up)
-    assert next(s for s in open_.why if s.startswith("quantize off: its quality is not measured"))
+    assert next(s for s in open_.why if s.startswith("quantize off: only a recipe chooses it; with it "))
     saved = open_.prediction.bytes_by_kind["weights"] - found.prediction.bytes_by_kind["weights"]
     linear_weights = 32 * 4096 * (2 * 4096 + 2 * 1024 + 3 * 14336)
     assert saved == pytest.approx(linear_weights * (2 - 4.126953125 / 8))

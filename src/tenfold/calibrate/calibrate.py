@@ -74,7 +74,8 @@ def calibrate(machine: Machine, seconds: float = SECONDS, tell: Callable[[str], 
         raise InputError(f"{machine.name}: only the computer at hand can be measured; run tenfold calibrate there")
     import_seconds = _import_everything()
     started = time.monotonic() - import_seconds
-    overheads = replace(machine.overheads, import_seconds=import_seconds, **_disk_rates())
+    measured = f"imports and disk measured here, {datetime.now(UTC).date()}; the rest: {machine.overheads.source}"
+    overheads = replace(machine.overheads, import_seconds=import_seconds, source=measured, **_disk_rates())
     observations: list[Observation] = []
     timed: list[tuple[str, Observation, float]] = []
     left_out: list[str] = []
@@ -86,7 +87,8 @@ def calibrate(machine: Machine, seconds: float = SECONDS, tell: Callable[[str], 
         if needs_compiler and not compiles:
             left_out.append(f"{probe.name}: there is no C compiler")
             continue
-        if left < longest + 1.0:
+        first = 2 * machine.overheads.compile_seconds if needs_compiler else 1.0
+        if left < longest + first:
             left_out.append(f"{probe.name}: no time was left")
             continue
         began = time.monotonic()

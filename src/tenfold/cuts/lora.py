@@ -74,7 +74,7 @@ class LoRA(Cut):
             job,
             adapter_rank=self.rank,
             adapter_dropout=self.dropout,
-            adapter_parameters=job.shape.layers * self.rank * widths,
+            adapter_parameters=(job.shape.layers - job.grown_layers) * self.rank * widths,
             adapted=tuple(linear.name for linear in adapted),
         )
 

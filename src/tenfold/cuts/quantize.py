@@ -48,12 +48,13 @@ class Quantize(Cut):
         """Fewer bytes of frozen weights, but not without lora, which freezes them, nor without the hardware for fp8."""
         if not job.pretrained or (self.compute == "fp8" and not has_fp8_products(job.machine)):
             return job
+        frozen = job.shape.block_parameters - job.full_block_parameters
         return replace(
             job,
             stored_as=self.storage,
-            stored_bytes=stored_bytes(self.storage, job),
+            stored_bytes=stored_bytes(self.storage, job) * frozen / job.shape.block_parameters,
             fp8_products=self.compute == "fp8",
-            ready_bytes=self._ready_bits() / 8 * job.shape.block_parameters if self.keep else 0.0,
+            ready_bytes=self._ready_bits() / 8 * frozen if self.keep else 0.0,
         )
 
     def _ready_bits(self) -> int:

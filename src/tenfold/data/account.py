@@ -1,4 +1,4 @@
-"""Where every row went: trained on, held out, or rejected for a reason, with the first places named."""
+"""Where every row went: trained on, held out, or rejected for a reason and at which line."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ class RejectedRows(BaseModel):
     tokens: int = 0
     where: tuple[str, ...] = ()
     """The first few as `file:line`."""
+    lines: dict[str, str] = {}
+    """All of them by file, as ranges: "3-17,21"."""
     example: str = ""
     """The detail of the first."""
 
@@ -122,6 +124,8 @@ class Tally:
 
     rows_in: int = 0
     rejected: dict[str, Places] = field(default_factory=dict[str, Places])
+    rejected_lines: dict[str, dict[str, list[int]]] = field(default_factory=dict[str, dict[str, list[int]]])
+    """By reason and file."""
     examples: dict[str, str] = field(default_factory=dict[str, str])
     duplicates: Places = field(default_factory=Places)
     overlap: Places = field(default_factory=Places)
@@ -131,6 +135,8 @@ class Tally:
         """Count a row out."""
         self.rejected.setdefault(rejection.reason, Places()).add(rejection.where, rejection.tokens)
         self.examples.setdefault(rejection.reason, rejection.detail)
+        files = self.rejected_lines.setdefault(rejection.reason, {})
+        files.setdefault(plain(rejection.source), []).append(rejection.line)
 
     def note(self, text: str) -> None:
         """Say something once."""
@@ -159,7 +165,11 @@ class Tally:
             rows_rejected=sum(places.rows for places in self.rejected.values()),
             rejections={
                 reason: RejectedRows(
-                    rows=places.rows, tokens=places.tokens, where=tuple(places.where), example=self.examples[reason]
+                    rows=places.rows,
+                    tokens=places.tokens,
+                    where=tuple(places.where),
+                    lines={file: ranges(lines) for file, lines in self.rejected_lines[reason].items()},
+                    example=self.examples[reason],
                 )
                 for reason, places in self.rejected.items()
             },
@@ -193,6 +203,17 @@ class UsedRow(Protocol):
     def loss_tokens(self) -> int: ...
     @property
     def tokens_cut(self) -> int: ...
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """[5, 3, 4, 9] -> 3-5,9"""
+    found: list[list[int]] = []
+    for number in sorted(numbers):
+        if found and number <= found[-1][1] + 1:
+            found[-1][1] = number
+        else:
+            found.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in found)
 
 
 def place(source: str, line: int) -> str:

@@ -31,6 +31,6 @@ def guess_task(names: Sequence[str]) -> Task:
         found = ", ".join(shown(column) for column in list(row.values)[:12]) or "none"
         raise InputError(
             f"{shown(source.name)}: found the columns {found}; tenfold reads messages, prompt and completion, text and"
-            " label, or text: give --task and, in a recipe, data.columns"
+            " label, or text: add --set task=text (or another) and --set data.columns.text=..."
         )
-    raise InputError("no data; name a file by --data")
+    raise InputError("no data; name a file after the model")

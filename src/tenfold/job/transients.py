@@ -24,7 +24,7 @@ def loss_bytes(job: Job) -> float:
     # A chunk in float32, its exponentials, and in the working dtype; compiled, a chunk and its gradient.
     each = 2 * size if job.compiled else 2 * FLOAT32_BYTES + (size if size < FLOAT32_BYTES else 0)
     chunk = min(job.loss_rows, rows) * each * shape.vocab_size
-    head = 0.0
+    head = FLOAT32_BYTES * job.learned_head_parameters
     if not job.adapted:  # the head's gradient, a chunk's share of it, and a narrow copy of its weight
         head = shape.head_parameters * (FLOAT32_BYTES + size + (size if size < FLOAT32_BYTES else 0))
     return max(chunk, tokens * shape.intermediate_size * size) + 2 * rows * shape.hidden_size * size + head
@@ -35,7 +35,8 @@ def loss_gradient_bytes(job: Job) -> float:
     if job.task == "classify" or job.loss_rows is None:
         return 0.0
     rows = job.largest.tokens * job.head_share
-    head = 0.0 if job.adapted or job.accumulates else FLOAT32_BYTES * job.shape.head_parameters
+    learned = job.learned_head_parameters if job.adapted else job.shape.head_parameters
+    head = 0.0 if job.accumulates else FLOAT32_BYTES * learned
     return rows * job.shape.hidden_size * job.dtype_bytes + head
 
 
@@ -43,7 +44,7 @@ def backward_bytes(job: Job, share: float = 1.0, final: bool = True) -> float:
     """What the backward pass makes, beside all that is kept, at its widest: in the `final` norm or in the feed-forward
     part of the last block, which may see a `share` of the tokens alone; of another block, in its feed-forward part.
 
-    Counted on stock layers by the allocator's own account: tests/test_memory_moments.py.
+    Counted on stock layers by the allocator's own account: tests/job/test_job_memory.py.
     """
     shape, size = job.shape, job.dtype_bytes
     tokens, hidden = job.largest.tokens, shape.hidden_size
@@ -58,8 +59,8 @@ def backward_bytes(job: Job, share: float = 1.0, final: bool = True) -> float:
         wide -= 2 * hidden * norm_size(job)
     elif final:  # so has the final norm, which is wide itself
         copies = 1 if job.adapted or shape.norm == "layer" else 2
-        final = RMS_BACKWARD * FLOAT32_BYTES if shape.norm == "rms" else 2.0 * norm_size(job)
-        wide = max(final * hidden, wide - copies * hidden * FLOAT32_BYTES)
+        in_norm = RMS_BACKWARD * FLOAT32_BYTES if shape.norm == "rms" else 2.0 * norm_size(job)
+        wide = max(in_norm * hidden, wide - copies * hidden * FLOAT32_BYTES)
     return tokens * max(wide, 2.0 * hidden * size) + _dense_at_once(job)
 
 

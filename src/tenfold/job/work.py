@@ -109,6 +109,7 @@ def evaluation_work(job: Job) -> Work:
     tokens = job.evaluations * job.workload.evaluation_tokens
     if not tokens:
         return Work()
+    job = job.keeping(0, 0)  # nothing is kept for a backward pass, and nothing repeated
     shape, trained = job.shape, max(1.0, job.tokens_trained)
     share = tokens / trained  # of what training does; rows are sorted by length, so that next to nothing is padding
     padding = job.computed_tokens / trained

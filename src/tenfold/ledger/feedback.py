@@ -33,7 +33,8 @@ class Feedback:
 
 def feedback(rows: Sequence[Row], machine: str, dtype: str) -> Feedback:
     """Of the newest runs of a machine in a number format, as far as their receipts are still there."""
-    runs = [row for row in rows if row.kind == "spent" and row.machine == machine]
+    spent = [row for row in rows if row.kind == "spent" and row.machine == machine]
+    runs = list({row.receipt_path: row for row in spent}.values())  # a receipt may have been written again
     receipts = [found for row in runs[-NEWEST:] if (found := _receipt(row)) is not None]
     same = [one for one in receipts if one["plan"]["machine"].get("dtype") == dtype]
     newest = same[-1]["versions"] if same else {}

@@ -43,7 +43,7 @@ def solve_checkpoint(
     found: list[tuple[float, int, int]] = []
     for offloaded in offloads:
         others = layers - 1 - offloaded  # with so many recomputed, the last block alone is kept
-        fewest = _fewest(others, lambda count, n=offloaded: fits(count, n))
+        fewest = max(_fewest(others, lambda count, n=offloaded: fits(count, n)), 0 if offloaded else 1)
         for recomputed in {fewest, others + 1, layers, *(layers - count for count in bends_beside)}:
             asked = recomputed + offloaded > 0 and (recomputed == fewest or recomputed > others)
             if asked and fits(recomputed, offloaded):

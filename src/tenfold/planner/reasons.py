@@ -32,7 +32,7 @@ def explain_cuts(best: Way, ways: Sequence[Way], checkpoint: Checkpoint, known: 
     others = [way for way in ways if way.job.machine == best.job.machine]
     left_out = [cut for cut in _defaults(best.job, checkpoint) if not best.has(cut.name)]
     sentences = [_on(best, cut, others) + measured_text(cut, known.task, known.evidence) for cut in best.cuts]
-    return (*sentences, *(_off(best, cut, others, known.withheld) for cut in left_out))
+    return (*sentences, *(_off(best, cut, others, known) for cut in left_out))
 
 
 def _on(best: Way, cut: Cut, others: Sequence[Way]) -> str:
@@ -44,7 +44,7 @@ def _on(best: Way, cut: Cut, others: Sequence[Way]) -> str:
     return f"{cut.name} on: without it {_difference(best, without)}"
 
 
-def _off(best: Way, cut: Cut, others: Sequence[Way], withheld: Mapping[str, str]) -> str:
+def _off(best: Way, cut: Cut, others: Sequence[Way], known: Known) -> str:
     if isinstance(cut, WarmStart):
         return "warm_start off: only a recipe asks for it; `tenfold vocabulary` shows what new tokens would save"
     same = _priced(best.job, sorted([*best.cuts, cut], key=lambda one: CUTS.index(type(one))))
@@ -54,11 +54,11 @@ def _off(best: Way, cut: Cut, others: Sequence[Way], withheld: Mapping[str, str]
         room = room_bytes(best.job.machine) - best.peak_bytes
         return f"checkpoint off: fits with {room / 1e9:.1f} GB to spare; with it {_difference(best, same)}"
     if isinstance(cut, Quantize):
-        saved = _difference(best, same)
-        return f"quantize off: its quality is not measured, so only a recipe chooses it; with it {saved}"
+        quality = measured_text(cut, known.task, known.evidence)
+        return f"quantize off: only a recipe chooses it; with it {_difference(best, same)}{quality}"
     chosen = min((way for way in others if way.has(cut.name)), key=lambda way: way.cost, default=None)
     if chosen is None:
-        reason = withheld.get(cut.name)
+        reason = known.withheld.get(cut.name)
         consent = f"{reason}; cuts.{cut.name}: true takes it; " if reason else ""
         return f"{cut.name} off: {consent}with it {_difference(best, same)}"
     # Among equals the fewest cuts win, whatever memory the others would save: say so, and let the reader judge.

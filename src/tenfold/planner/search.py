@@ -1,4 +1,5 @@
-"""Exhaustive search: no solver, every combination priced, the cheapest that meets the wishes taken."""
+"""Every combination priced, each with the checkpoint that is solved for its machine; the cheapest that meets the
+wishes is taken."""
 
 from __future__ import annotations
 
@@ -46,7 +47,8 @@ def make_plan(
         )
     machines = capable(recipe, machines)
     dense = dense_job(recipe, shape, workload, machines[0])
-    check_forced(recipe, dense)
+    able = next((machine for machine in machines if machine.vendor_kind == "cuda"), machines[0])
+    check_forced(recipe, replace(dense, machine=able))
     evidence = quality_evidence() if evidence is None else evidence
     allowed, withheld = withhold(recipe, evidence)
     try:
@@ -106,6 +108,7 @@ def dense_job(recipe: Recipe, shape: Shape, workload: Workload, machine: Machine
         labels=workload.labels,
         optimizer=optimizer_options(recipe)[0],
         evaluations=ceil(steps / every) if workload.evaluation_tokens else 0,
+        save_every_steps=train.save_every_steps,
     )
 
 

@@ -18,7 +18,7 @@ def check_warm_start(recipe: Recipe, shape: Shape, tokenizer: Tokenizer) -> None
     wish = recipe.cuts.warm_start
     if not isinstance(wish, WarmStartWish):
         return
-    _check_numbers("keep_layers", wish.keep_layers, shape)
+    _check_numbers("keep_layers", wish.keep_layers, shape, "model")
     if wish.intermediate_size is not None and wish.intermediate_size > shape.intermediate_size:
         raise InputError(
             f"cuts.warm_start.intermediate_size: found {wish.intermediate_size}, but the model has"
@@ -40,11 +40,11 @@ def check_warm_start(recipe: Recipe, shape: Shape, tokenizer: Tokenizer) -> None
                     f"cuts.warm_start.donor: {plain(wish.donor)} has {name} {theirs}, and the model {ours}; blocks can"
                     " only come from the same architecture in the same width"
                 )
-        _check_numbers("take_layers", wish.take_layers, donor)
+        _check_numbers("take_layers", wish.take_layers, donor, "donor")
     if wish.initialise in ("transplant", "donor"):
         shared_ids(read_tokenizer(wish.donor), tokenizer)
 
 
-def _check_numbers(key: str, numbers: tuple[int, ...], shape: Shape) -> None:
+def _check_numbers(key: str, numbers: tuple[int, ...], shape: Shape, whose: str) -> None:
     if wrong := [number for number in numbers if number >= shape.layers]:
-        raise InputError(f"cuts.warm_start.{key}: found {wrong[0]}, but the model has blocks 0 to {shape.layers - 1}")
+        raise InputError(f"cuts.warm_start.{key}: found {wrong[0]}, but the {whose} has blocks 0 to {shape.layers - 1}")

@@ -15,7 +15,7 @@ from typing import Literal
 
 from tenfold.cuts import Checkpoint, Cut, Fuse, Pack, Quantize
 from tenfold.job import Job, bill, evaluation_work, peak_bytes, seconds_on, training_work, work_seconds
-from tenfold.job.seconds import blocks_copied_beside, one_save_seconds, stalled_seconds
+from tenfold.job.seconds import blocks_copied_beside, compiled_graphs, one_save_seconds, saved_share, stalled_seconds
 from tenfold.machine import Machine
 from tenfold.planner.keeping import most_offloaded, solve_checkpoint
 from tenfold.planner.options import (
@@ -75,7 +75,8 @@ class Combination:
         """Of all that is billed the part that a checkpoint changes."""
         found = self.with_checkpoint(cut)
         seconds = work_seconds(found.training, machine)
-        return seconds + stalled_seconds(found.job, machine, seconds)
+        compiling = machine.overheads.compile_seconds * compiled_graphs(found.job)
+        return compiling + seconds + stalled_seconds(found.job, machine, seconds)
 
     def least_bytes(self) -> float:
         """Of the checkpoint that leaves least on the device."""
@@ -139,10 +140,10 @@ def kind_of(machine: Machine) -> Hashable:
 
 def _at_each_price(counted: Counted, group: Sequence[Machine]) -> list[Way]:
     found: list[Way] = []
-    saving = one_save_seconds(counted.job)
+    saving, share = one_save_seconds(counted.job), saved_share(counted.job)
     for machine in group:
         parts = seconds_on(counted.job, machine, counted.training, counted.evaluation)
-        found.append(Way(counted, replace(counted.job, machine=machine), bill(parts, machine, saving)))
+        found.append(Way(counted, counted.job.on(machine), bill(parts, machine, saving, share)))
     return found
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime
 from math import ceil
 
 from tenfold.job import Job, bill, flops_by_part, peak_moment, seconds_by_part, training_work
-from tenfold.job.seconds import one_save_seconds
+from tenfold.job.seconds import one_save_seconds, saved_share
 from tenfold.machine import Machine
 from tenfold.planner.choice import Choice, cheapest_by_machine, pareto_front
 from tenfold.planner.naive import naive_job
@@ -75,7 +75,7 @@ def write_plan(recipe: Recipe, choice: Choice, why: tuple[str, ...], notes: tupl
 
 def predict(job: Job) -> Prediction:
     """Everything that is foretold of a job on its machine."""
-    found = bill(seconds_by_part(job), job.machine, one_save_seconds(job))
+    found = bill(seconds_by_part(job), job.machine, one_save_seconds(job), saved_share(job))
     moment = peak_moment(job)
     return Prediction(
         steps=job.steps,

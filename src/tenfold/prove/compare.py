@@ -6,15 +6,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Literal
 
+import torch
 from pydantic import ValidationError
 
 from tenfold.data import Dataset, Tokenizer, load_dataset
 from tenfold.data.tokenize import target_bytes
 from tenfold.errors import InputError
+from tenfold.ledger import open_ledger, spent_row
 from tenfold.planner import Plan, baseline_epochs
 from tenfold.prove.baseline import run_naive, run_peer
 from tenfold.prove.exchange import BaselineRequest, BaselineResult, write_rows
 from tenfold.receipt import Baseline, Quality, Receipt
+from tenfold.run.account import this_hardware
 
 Kind = Literal["naive", "peer"]
 
@@ -47,7 +50,9 @@ def prove_receipt(path: Path, kind: str, minutes: float | None) -> Receipt:
     others = tuple(baseline for baseline in receipt.baselines if baseline.kind != kind)
     text_share = None if recipe.task == "classify" else _targets_per_byte(dataset, tokenizer)
     proven = receipt.model_copy(update={"baselines": (*others, to_baseline(kind, result, receipt, text_share))})
-    proven.write(path)
+    receipt_sha256 = proven.write(path)
+    with open_ledger(None if recipe.output.ledger is None else Path(recipe.output.ledger)) as ledger:
+        ledger.append(spent_row(proven, path, receipt_sha256))  # the receipt is not the one that was billed any more
     return proven
 
 
@@ -106,7 +111,7 @@ def to_baseline(
         usd=None if price is None else result.full_seconds / 3600 * price,
         quality=_quality(result, receipt, targets_per_byte) if finished else (),
         note="; ".join(note.rstrip(".") for note in notes),
-        hardware=receipt.hardware,
+        hardware=this_hardware(receipt.hardware.machine, torch.device(result.device)),
         data_sha256=receipt.data_sha256,
         base_sha256=receipt.base_sha256,
     )

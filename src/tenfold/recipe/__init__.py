@@ -3,13 +3,11 @@
 from tenfold.recipe.load import load_recipe, parse_recipe, recipe_from_dict
 from tenfold.recipe.machines import ElectricityWish, MachineWish, Tier
 from tenfold.recipe.schema import (
-    BaselineWish,
     Budget,
     CheckpointWish,
     Columns,
     Cuts,
     DataWish,
-    Extent,
     FuseWish,
     LoraWish,
     Metric,
@@ -23,17 +21,15 @@ from tenfold.recipe.schema import (
     TrainWish,
     WarmStartWish,
 )
-from tenfold.recipe.write import recipe_json_schema, recipe_sha256, recipe_to_yaml
+from tenfold.recipe.write import recipe_json_schema, recipe_sha256, recipe_to_yaml, training_sha256
 
 __all__ = [
-    "BaselineWish",
     "Budget",
     "CheckpointWish",
     "Columns",
     "Cuts",
     "DataWish",
     "ElectricityWish",
-    "Extent",
     "FuseWish",
     "LoraWish",
     "MachineWish",
@@ -54,4 +50,5 @@ __all__ = [
     "recipe_json_schema",
     "recipe_sha256",
     "recipe_to_yaml",
+    "training_sha256",
 ]

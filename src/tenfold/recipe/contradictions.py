@@ -105,6 +105,9 @@ def _in_warm_start(recipe: Recipe) -> Iterator[Contradiction]:
     if wish.donor is None and wish.initialise in ("transplant", "donor"):
         text = f"found {wish.initialise}, which needs the rows of a donor; name one in cuts.warm_start.donor"
         yield Contradiction(("cuts.warm_start.initialise", "cuts.warm_start.donor"), text)
+    if wish.donor is not None and not wish.take_layers and wish.initialise not in ("transplant", "donor"):
+        text = f"found a donor, of which {wish.initialise} takes nothing; write initialise: transplant, or take_layers"
+        yield Contradiction(("cuts.warm_start.donor", "cuts.warm_start.initialise"), text)
     if wish.donor is None and wish.take_layers:
         text = "blocks are taken from a donor; name one in cuts.warm_start.donor"
         yield Contradiction(("cuts.warm_start.take_layers", "cuts.warm_start.donor"), text)

@@ -25,7 +25,6 @@ from tenfold.recipe.warm_start import WarmStartWish
 
 Task = Literal["classify", "sft", "text"]
 Metric = Literal["loss", "perplexity", "accuracy", "macro_f1"]
-Extent = Literal["off", "sample", "full"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
@@ -299,18 +298,6 @@ class Output(Wish):
     ledger: Text | None = Field(default=None, description="The ledger's file; null is the default one.")
 
 
-class BaselineWish(Wish):
-    """Which baselines to run for comparison; each runs the real library in its own process."""
-
-    naive: Extent = Field(
-        default="off", description="transformers.Trainer with its defaults, all weights, the same epochs."
-    )
-    naive_minutes: float = Field(
-        default=1.0, strict=True, gt=0, le=14_400, description="How long a sample of a baseline runs; ten days at most."
-    )
-    peer: Extent = Field(default="off", description="TRL with PEFT LoRA at its defaults.")
-
-
 class Recipe(Wish):
     """What is wanted: the model, the data, the limits, and what to leave to the planner."""
 
@@ -325,7 +312,6 @@ class Recipe(Wish):
     cuts: Cuts = Field(default=Cuts(), description="Which cuts to make; the planner decides if not given.")
     train: TrainWish = Field(default=TrainWish(), description="How to train.")
     output: Output = Field(default=Output(), description="Where results and their records go.")
-    baseline: BaselineWish = Field(default=BaselineWish(), description="Which baselines to run for comparison.")
 
     @model_validator(mode="after")
     def _agree(self) -> Recipe:

@@ -25,7 +25,7 @@ class WarmStartWish(Wish):
         default="distil", description="What new rows start as; transplant and donor need a donor."
     )
     donor: Text | None = Field(
-        default=None, description="A model that gives rows (transplant, donor, focus) or blocks (take_layers)."
+        default=None, description="A model that gives rows (transplant, donor) or blocks (take_layers)."
     )
     rows_first: Share = Field(
         default=0.0, description="Share of the steps in which what is new learns alone, at the beginning."

@@ -22,7 +22,20 @@ def recipe_to_yaml(recipe: Recipe) -> str:
 
 def recipe_sha256(recipe: Recipe) -> str:
     """SHA-256 of all settings as canonical JSON: sorted keys, no spaces."""
-    settings = recipe.model_dump(mode="json")
+    return _sha256(recipe.model_dump(mode="json"))
+
+
+def training_sha256(recipe: Recipe) -> str:
+    """SHA-256 of the settings that decide the weights: a run may go on at another price, with another budget, output,
+    or way of being watched."""
+    settings = recipe.model_dump(mode="json", exclude={"budget", "output"})
+    settings["machine"] = settings["machine"]["name"]
+    for name in ("keep_checkpoints", "log_every_steps", "save_every_steps"):
+        settings["train"].pop(name, None)
+    return _sha256(settings)
+
+
+def _sha256(settings: dict[str, Any]) -> str:
     text = json.dumps(settings, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -269,11 +269,16 @@ def hardware_text(receipt: Receipt) -> str:
 def account_lines(receipt: Receipt) -> tuple[tuple[str, str], ...]:
     """What became of the data: each figure of the account, in its own words; zero rejections say so too."""
     lines: list[tuple[str, str]] = []
-    for key, value in receipt.data.items():
-        text = _account_text(value)
-        if text:
-            lines.append((key.replace("_", " "), text))
+    for side, account in (("", receipt.data), ("evaluation: ", receipt.evaluation_data)):
+        for key, value in account.items():
+            text = _account_text(value)
+            if text and not (side and value == 0):
+                lines.append((side + key.replace("_", " "), text))
     return tuple(lines)
+
+
+LONGEST_ACCOUNT_TEXT = 240
+"""Characters of a figure of the account that are shown: the receipt itself has all."""
 
 
 def _account_text(value: JsonValue) -> str:
@@ -283,7 +288,7 @@ def _account_text(value: JsonValue) -> str:
         case int() | float():
             return f"{value:,}"
         case str():
-            return value
+            return value if len(value) <= LONGEST_ACCOUNT_TEXT else f"{value[:LONGEST_ACCOUNT_TEXT]}..."
         case dict():
             return ", ".join(f"{key.replace('_', ' ')} {_account_text(item)}" for key, item in value.items())
         case list():

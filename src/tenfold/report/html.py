@@ -14,7 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from tenfold.compare import goal_met, inconsistencies
-from tenfold.errors import TenfoldError
+from tenfold.durable import write_file
 from tenfold.inert import printable
 from tenfold.receipt import CurvePoint, Receipt
 from tenfold.report import figures, units
@@ -54,11 +54,7 @@ def render_html(receipt: Receipt) -> str:
 
 def write_html(receipt: Receipt, path: Path) -> None:
     """Write the page to `path`."""
-    try:
-        path.write_text(render_html(receipt), encoding="utf-8")
-    except OSError as error:
-        named = printable(str(path))
-        raise TenfoldError(f"{named}: the report cannot be written ({error.strerror})") from None
+    write_file(path, render_html(receipt))
 
 
 def _inert(value: object) -> object:

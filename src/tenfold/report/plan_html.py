@@ -8,7 +8,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from tenfold.errors import TenfoldError
+from tenfold.durable import write_file
 from tenfold.inert import printable
 from tenfold.job import KINDS
 from tenfold.planner import Plan, RunnerUp
@@ -47,10 +47,7 @@ def render_plan_html(plan: Plan) -> str:
 
 def write_plan_html(plan: Plan, path: Path) -> None:
     """Write the page to `path`."""
-    try:
-        path.write_text(render_plan_html(plan), encoding="utf-8")
-    except OSError as error:
-        raise TenfoldError(f"{printable(str(path))}: the page cannot be written ({error.strerror})") from None
+    write_file(path, render_plan_html(plan))
 
 
 def _inert(value: object) -> object:

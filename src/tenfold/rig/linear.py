@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from tenfold.cuts.lora import LoRA
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig.adapter_product import adapter_product
+from tenfold.rig.precision import cast_weights
 from tenfold.rig.product_group import ProductGroup
 from tenfold.rig.rig import Rig
 from tenfold.rig.rows import RowHead, row_modules
@@ -107,7 +108,7 @@ def adapt_linears(rig: Rig, cut: LoRA) -> Rig:
     model.requires_grad_(False)
     rows = {module: module.rows.data.float() for module in row_modules(model).values()}
     if rig.dtype != torch.float32:
-        model.to(rig.dtype)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
+        cast_weights(model, rig.dtype)
     for name in names:
         parent, _, child = name.rpartition(".")
         setattr(model.get_submodule(parent), child, AdaptedLinear(model.get_submodule(name), cut))  # type: ignore[arg-type]

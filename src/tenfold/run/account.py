@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import platform
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from tenfold.receipt import (
     Status,
     Unit,
 )
-from tenfold.recipe import recipe_sha256
+from tenfold.recipe import recipe_sha256, training_sha256
 from tenfold.run.run import Run
 
 PACKAGES = ("tenfold", "torch", "transformers", "tokenizers", "safetensors")
@@ -63,6 +64,7 @@ def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> 
         retention=_retention(run),
         bill=_bill(plan, run),
         data=run.dataset.account.model_dump(mode="json"),
+        evaluation_data=run.dataset.eval_account.model_dump(mode="json"),
         cuts=_cuts(plan, run),
         events=tuple(
             Event(at=datetime.fromisoformat(event["at"]), kind=event["kind"], text=event["text"])  # type: ignore[arg-type]
@@ -73,8 +75,8 @@ def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> 
 
 
 def run_id(plan: Plan) -> str:
-    """The same for every attempt of a run: a hash of recipe and output folder."""
-    identity = f"{recipe_sha256(plan.recipe)} {Path(plan.recipe.output.folder).resolve()}"
+    """The same for every attempt of a run: a hash of what decides its weights, and of its output folder."""
+    identity = f"{training_sha256(plan.recipe)} {Path(plan.recipe.output.folder).resolve()}"
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
@@ -158,7 +160,7 @@ def _quality(run: Run) -> tuple[Quality, ...]:
     for metric, value in chosen["metrics"].items():
         if metric == "accuracy":
             qualities.append(Quality.accuracy(round(value * rows), rows))
-        else:
+        elif math.isfinite(value):  # of a run that diverged the others are still worth knowing
             qualities.append(Quality(metric=metric, value=value, rows=rows))
     return tuple(qualities)
 

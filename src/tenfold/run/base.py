@@ -25,7 +25,16 @@ from tenfold.recipe import Recipe
 from tenfold.rig.model import build_rig, load_pretrained, rig_around
 from tenfold.rig.rig import Rig, Source
 from tenfold.rig.warm.start import RECORD, Change, change_model, plain_dict, read_change
-from tenfold.run.retention import OldDomain, mean_states, nats_per_byte, old_texts, written_texts
+from tenfold.rig.warm.vocabulary import new_tokenizer
+from tenfold.run.retention import (
+    OldDomain,
+    fitting,
+    longest_tokens,
+    mean_states,
+    nats_per_byte,
+    old_texts,
+    written_texts,
+)
 from tenfold.vocabulary import Extension
 
 RETENTION = "retention.json"
@@ -55,10 +64,16 @@ def changed_base(recipe: Recipe, cut: WarmStart, folder: Path, device: torch.dev
     """The model of `recipe` as `cut` changes it, in `folder`: read if it is there, else made."""
     named = named_base(recipe)
     found = read_change(folder)
-    if found is None or found.cut != plain_dict(cut):
+    if found is not None and found.cut != plain_dict(cut):
+        raise InputError(
+            f"{folder}: was made by another warm start, and adapters may name it; name a new output.folder, or delete"
+            " this one to start over"
+        )
+    if found is None:
+        torch.manual_seed(recipe.train.seed)  # what a checkpoint lacks is drawn
         rig = replace(_load(recipe, device), dtype=dtype)
         tokenizer = Tokenizer.from_transformers(recipe.model.name, recipe.model.revision)
-        domain = _before(recipe, rig, tokenizer)
+        domain = _before(recipe, cut, rig, tokenizer)
         torch.manual_seed(recipe.train.seed)
         rig, change = change_model(replace(rig, texts=training_texts(recipe)), cut)
         changed = rig.tokenizer or tokenizer
@@ -84,16 +99,20 @@ def _load(recipe: Recipe, device: torch.device) -> Rig:
     return replace(rig_around(model.to(device), "text"), source=source, task="classify", new_modules=())
 
 
-def _before(recipe: Recipe, rig: Rig, tokenizer: Tokenizer) -> OldDomain | None:
+def _before(recipe: Recipe, cut: WarmStart, rig: Rig, tokenizer: Tokenizer) -> OldDomain | None:
     """Texts of the old domain, scored by the base; None if there are none."""
+    tokenizers = [tokenizer, new_tokenizer(cut, tokenizer)] if cut.changes_vocabulary else [tokenizer]
     wish = recipe.cuts.warm_start
     named = () if isinstance(wish, bool | str) else wish.old_text
     if named:
         texts, source = old_texts(named, recipe.data.columns.text), ", ".join(Path(name).name for name in named)
+        texts = fitting(texts, tokenizers, longest_tokens(rig))
     elif recipe.task == "classify":
         return None
     else:
         texts, source = written_texts(rig, tokenizer), "texts that the base wrote by itself"
+    if not texts:
+        return None
     if recipe.task != "classify":
         return OldDomain(source, texts, "nats per byte", nats_per_byte(rig, tokenizer, texts), 0.0)
     states = mean_states(rig, tokenizer, texts)
@@ -131,6 +150,6 @@ def _check_tokenizer(folder: Path, tokenizer: Tokenizer, texts: Sequence[str]) -
     for text in texts:
         if loaded.encode(text, True) != tokenizer.encode(text, True):
             raise InputError(
-                "cuts.warm_start: transformers rebuilds this tokenizer in another way than its file says; new tokens"
-                " cannot be added to it"
+                "cuts.warm_start.tokens: transformers rebuilds this tokenizer in another way than its file says, so"
+                " that none can be added; name another tokenizer in cuts.warm_start.tokenizer"
             )

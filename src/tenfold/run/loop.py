@@ -34,6 +34,8 @@ class StepReport:
     """Tokens that are not padding."""
     loss_tokens: int
     seconds: float
+    rig: Rig
+    """As it did the step: with smaller micro-batches once memory has run out."""
 
 
 def train_steps(
@@ -81,6 +83,7 @@ def train_steps(
             tokens=sum(batch.tokens for batch in batches),
             loss_tokens=loss_tokens,
             seconds=time.perf_counter() - started,
+            rig=rig,
         )
         if not after_step(report):
             return

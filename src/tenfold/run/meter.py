@@ -14,11 +14,11 @@ from tenfold.memory import peak_resident_bytes, reset_peak_resident, resident_by
 class Meter:
     """Seconds by part, peak memory, dollars. Adds to what earlier attempts of the same run have spent."""
 
-    def __init__(self, device: torch.device, usd_per_hour: float | None) -> None:
+    def __init__(self, device: torch.device, usd_per_hour: float | None, age_seconds: float = 0.0) -> None:
+        """`age_seconds`: how long what is billed has been going on already, imports included."""
         self.device = device
         self.usd_per_hour = usd_per_hour
         self.spent_before_seconds = 0.0
-        age_seconds = process_age_seconds()
         self.seconds_by_part: dict[str, float] = {"import": age_seconds}
         self._started = time.monotonic() - age_seconds
         self.idle_bytes = 0 if device.type == "cuda" else resident_bytes()
@@ -48,7 +48,7 @@ class Meter:
 
     @property
     def wall_seconds(self) -> float:
-        """Since the process began, earlier attempts included: what a meter at the machine's door would show."""
+        """Since the run was asked for, earlier attempts included: what a meter at the machine's door would show."""
         return self.spent_before_seconds + time.monotonic() - self._started
 
     @property

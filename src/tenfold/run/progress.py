@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import sys
 import time
@@ -80,6 +81,7 @@ class LiveLine:
 
     def __init__(self) -> None:
         self._live = Live(console=Console(stderr=True), transient=True, refresh_per_second=8)
+        atexit.register(self._live.stop)  # a run that fails says nothing more, and the cursor has to come back
 
     def __call__(self, event: Event) -> None:
         if event.kind == "step":

@@ -81,8 +81,25 @@ def old_texts(names: Sequence[str], column: str) -> tuple[str, ...]:
             if len(found) == MOST_TEXTS:
                 return tuple(found)
     if not found:
-        raise InputError(f"cuts.warm_start.old_text: no row with a {column!r} column; set data.columns.text")
+        raise InputError(
+            f"cuts.warm_start.old_text: {', '.join(names)}: no row with a {column!r} column; set data.columns.text"
+        )
     return tuple(found)
+
+
+def longest_tokens(rig: Rig) -> int:
+    """Tokens of a text that the model has positions for, with a special one at each end."""
+    return int(getattr(rig.model.config.get_text_config(), "max_position_embeddings", 512)) - 2
+
+
+def fitting(texts: Sequence[str], tokenizers: Sequence[Tokenizer], longest: int) -> tuple[str, ...]:
+    """The beginnings of `texts` that are at most `longest` tokens to every tokenizer."""
+    found: list[str] = []
+    for text in texts:
+        while (most := max(len(one.encode(text, False)) for one in tokenizers)) > longest:
+            text = text[: int(0.9 * len(text) * longest / most)]
+        found.append(text)
+    return tuple(text for text in found if text.strip())
 
 
 @torch.no_grad()
@@ -122,8 +139,7 @@ def mean_states(rig: Rig, tokenizer: Tokenizer, texts: Sequence[str]) -> torch.T
     rig.model.eval()
     found: list[torch.Tensor] = []
     for ids in tokenizer.encode_batch(list(texts), add_special_tokens=True):
-        longest = int(getattr(rig.model.config.get_text_config(), "max_position_embeddings", 512)) - 2
-        row = torch.tensor([ids[:longest]], device=rig.device)
+        row = torch.tensor([ids[: longest_tokens(rig)]], device=rig.device)
         with autocast(rig.device, rig.dtype):
             states = rig.model.base_model(input_ids=row, attention_mask=torch.ones_like(row)).last_hidden_state
         found.append(states[0].float().mean(0).cpu())

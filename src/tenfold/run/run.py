@@ -58,11 +58,14 @@ class Run:
         *,
         folder: Path,
         base: Base,
+        settled: Mapping[str, Any],
         stop: StopRequest,
         observers: Sequence[Observer],
     ) -> None:
         self.recipe, self.dataset, self.rig, self.schedule, self.meter = recipe, dataset, rig, schedule, meter
         self.folder, self.base, self.stop, self.observers = folder, base, stop, observers
+        self.settled = settled
+        """What the plan settled and a continued run keeps, whatever a plan of that day would say."""
         self.optimizer: torch.optim.Optimizer | None = None
         self.progress = Progress()
         self.ended_because: str | None = None
@@ -70,7 +73,7 @@ class Run:
         self.retained: float | None = None
         """The score of `base.old_domain` at the end, where there is one."""
         self.saved_step = -1
-        self._save_seconds = 0.0
+        self._save_seconds = self._evaluation_seconds = 0.0
 
     def tell(self, kind: str, values: Mapping[str, float | int | str | None]) -> None:
         """Let every observer see an event."""
@@ -79,7 +82,7 @@ class Run:
 
     def after_step(self, report: StepReport) -> bool:
         """Account for a step; evaluate and save when due. False when the run has to stop here."""
-        progress = self.progress
+        progress, self.rig = self.progress, report.rig
         progress.step = report.step
         progress.tokens += report.tokens
         progress.loss_tokens += report.loss_tokens
@@ -89,7 +92,7 @@ class Run:
             self._log(report)
         if self._evaluation_due(report.step):
             self.evaluate()
-        reason = self._why_stop(report.seconds)
+        reason = self.why_stop(report.seconds)
         if reason is not None and report.step < self.schedule.total_steps:
             self.ended_because = reason
             self.save()
@@ -100,8 +103,10 @@ class Run:
 
     def evaluate(self) -> dict[str, float]:
         """Measure quality now; keep the weights if they are the best so far."""
+        started = time.monotonic()
         with self.meter.part("evaluate"):
             metrics = evaluate(self.rig, self.dataset.evaluation)
+        self._evaluation_seconds = time.monotonic() - started
         shown = {key: value for key, value in metrics.items() if key not in ("correct", "rows")}
         self.tell("evaluated", {"step": self.progress.step, **shown})
         self.progress.curve.append({**self._point(), "metrics": shown})
@@ -149,7 +154,13 @@ class Run:
             tensors |= {f"rng/{name}": value for name, value in rng_tensors.items()}
             self.progress.wall_seconds = self.meter.wall_seconds
             self.progress.seconds_by_part = dict(self.meter.seconds_by_part)
-            state = {"progress": vars(self.progress), "rng": rng, "data_sha256": self.dataset.sha256}
+            state = {
+                "progress": vars(self.progress),
+                "rng": rng,
+                "data_sha256": self.dataset.sha256,
+                "base_sha256": self.base.sha256,
+                "settled": self.settled,
+            }
             keep = self.recipe.train.keep_checkpoints
             save_state(self.folder / "checkpoints", self.progress.step, tensors, state, keep)
         self.saved_step = self.progress.step
@@ -195,11 +206,14 @@ class Run:
             return self.schedule.epoch_ends_after(step - 1)
         return step % every == 0 or step == self.schedule.total_steps
 
-    def _why_stop(self, step_seconds: float) -> str | None:
-        """The signal that asks, or "budget" if another step and its checkpoint would pass the limit."""
+    def why_stop(self, step_seconds: float) -> str | None:
+        """The signal that asks, or "budget" if another step, the evaluation due after it and its checkpoint would pass
+        the limit."""
         if self.stop.requested is not None:
             return self.stop.requested
         reserved = step_seconds + self._save_seconds
+        if self._evaluation_due(self.progress.step + 1):
+            reserved += self._evaluation_seconds
         hours = (self.meter.wall_seconds + reserved) / 3600
         budget, price = self.recipe.budget, self.meter.usd_per_hour
         if budget.hours is not None and hours > budget.hours:

@@ -6,24 +6,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 
 from tenfold.cuts import FineTune, WarmStart, cut_from_dict, on_rig
 from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset
-from tenfold.errors import BudgetReached, InputError, Interrupted, OutOfMemory, Preempted, TenfoldError
-from tenfold.ledger import Ledger, Row, open_ledger, spent_row
+from tenfold.durable import remove_folder
+from tenfold.errors import BudgetReached, InputError, Interrupted, NotFinite, OutOfMemory, Preempted, TenfoldError
+from tenfold.ledger import Ledger, open_ledger, spent_row
 from tenfold.planner import Plan
 from tenfold.receipt import Receipt, Status
-from tenfold.recipe import BaselineWish, Budget, Output, Recipe, recipe_sha256
+from tenfold.recipe import Recipe, training_sha256
 from tenfold.rig.model import build_rig, initialise
 from tenfold.rig.out_of_memory import ran_out_of_memory
 from tenfold.rig.rig import Rig, Source
 from tenfold.rig.warm.start import with_new_blocks
 from tenfold.run.account import make_receipt, run_id
 from tenfold.run.base import changed_base, named_base
-from tenfold.run.checkpoint import newest_state
+from tenfold.run.checkpoint import SavedState, newest_state
 from tenfold.run.events import Observer
 from tenfold.run.lock import OutputLock, claim_output, drop_claim
 from tenfold.run.loop import train_steps
@@ -35,39 +37,63 @@ from tenfold.run.stop import StopRequest
 from tenfold.run.trackers import check_tracker, make_tracker
 
 
-def train(plan: Plan, observers: Sequence[Observer] = ()) -> Receipt:
+def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float = 0.0) -> Receipt:
     """Execute `plan`, or continue it where its output folder stopped; write the receipt and a ledger row.
 
-    Raises BudgetReached, Preempted or Interrupted after saving a checkpoint, NotFinite before a poisoned update,
-    OutOfMemory, or InputError; the receipt of an unfinished run is written all the same.
+    A run that is finished is not run again: its receipt comes back as it is. `age_seconds`: how long what is billed has
+    been going on already. Raises BudgetReached, Preempted or Interrupted after saving a checkpoint, NotFinite before a
+    poisoned update, OutOfMemory, or InputError; but for the last, a run that began leaves a receipt and a row.
     """
-    recipe = plan.settled
-    folder = Path(recipe.output.folder)
+    folder = Path(plan.recipe.output.folder)
     started_at = datetime.now(UTC)
     _check_possible(plan)
-    fresh = claim_output(folder, _identity(recipe))
+    fresh = claim_output(folder, training_sha256(plan.recipe))
     with OutputLock(folder, run_id(plan)), StopRequest() as stop:
         run: Run | None = None
         try:
-            run = _prepare(plan, folder, stop, observers)
-            status = _train(run)
-            run.measure_retention()
+            saved = newest_state(folder / "checkpoints")
+            plan = _as_it_began(plan, saved)
+            run = _prepare(plan, folder, stop, observers, age_seconds)
+            if saved is not None:
+                _check_saved(run, saved)
+                if (finished := _finished(run, saved)) is not None:
+                    return finished
+            status = _train(run, saved)
         except InputError:
             trained = run is not None and run.progress.step > 0
             if fresh and not trained:  # so that a corrected recipe may use the same folder
+                remove_folder(folder / "base")
                 drop_claim(folder)
             raise
-        except RuntimeError as error:
-            if not ran_out_of_memory(error):
-                raise
-            raise OutOfMemory(_out_of_memory(device_of(plan), error)) from error
-        receipt = make_receipt(plan, run, status, started_at)
-        receipt_sha256 = receipt.write(folder / "receipt.json")
-        _book(recipe, spent_row(receipt, folder / "receipt.json", receipt_sha256))
-        run.tell("finished", {"text": f"{status}: {folder / 'receipt.json'}"})
+        except (NotFinite, RuntimeError) as error:
+            failure = _failure(plan, error)
+            if run is not None:
+                _account(plan, run, "failed", started_at)
+            raise failure from error
+        receipt = _account(plan, run, status, started_at)
     if run.ended_because is not None:
         raise _unfinished(run)
     return receipt
+
+
+def _account(plan: Plan, run: Run, status: Status, started_at: datetime) -> Receipt:
+    """The receipt of a run, written, and its row in the ledger."""
+    path = run.folder / "receipt.json"
+    receipt = make_receipt(plan, run, status, started_at)
+    receipt_sha256 = receipt.write(path)
+    with _open_ledger(plan.recipe) as ledger:
+        ledger.append(spent_row(receipt, path, receipt_sha256))
+    run.tell("finished", {"text": f"{status}: {path}"})
+    return receipt
+
+
+def _failure(plan: Plan, error: NotFinite | RuntimeError) -> TenfoldError:
+    """The error as the user sees it; one that means neither NaN nor a lack of memory is raised as it is."""
+    if isinstance(error, NotFinite):
+        return error
+    if ran_out_of_memory(error):
+        return OutOfMemory(_out_of_memory(device_of(plan), error))
+    raise error
 
 
 def _check_possible(plan: Plan) -> None:
@@ -82,16 +108,46 @@ def _check_possible(plan: Plan) -> None:
         )
 
 
-def _identity(recipe: Recipe) -> str:
-    """The hash of what decides the weights: a run may be continued with another budget, output or baseline."""
-    train = recipe.train.model_copy(update={"keep_checkpoints": 1, "log_every_steps": 1, "save_every_steps": None})
-    plain = {"budget": Budget(), "output": Output(), "baseline": BaselineWish(), "train": train}
-    return recipe_sha256(recipe.model_copy(update=plain))
+def _settled(plan: Plan) -> dict[str, Any]:
+    """What a continued run keeps of the plan that it began with."""
+    return {
+        "cuts": list(plan.cuts),
+        "micro_batch_size": plan.micro_batch_size,
+        "optimizer": plan.optimizer,
+        "dtype": plan.machine.dtype,
+    }
 
 
-def _book(recipe: Recipe, row: Row) -> None:
-    with _open_ledger(recipe) as ledger:
-        ledger.append(row)
+def _as_it_began(plan: Plan, saved: SavedState | None) -> Plan:
+    """The plan with what an interrupted run was made of: another day's plan may price other cuts lower."""
+    if saved is None:
+        return plan
+    kept = saved.state["settled"]
+    machine = plan.machine.model_copy(update={"dtype": kept["dtype"]})
+    update = {name: kept[name] for name in ("micro_batch_size", "optimizer")}
+    return plan.model_copy(update={**update, "cuts": tuple(kept["cuts"]), "machine": machine})
+
+
+def _check_saved(run: Run, saved: SavedState) -> None:
+    """Raises InputError where the state belongs to other rows or another base."""
+    for name, found, what in (
+        ("data_sha256", run.dataset.sha256, "on other data"),
+        ("base_sha256", run.base.sha256, "from other weights"),
+    ):
+        if saved.state[name] != found:
+            raise InputError(f"{run.folder}: its checkpoint was trained {what}; name a new output.folder")
+
+
+def _finished(run: Run, saved: SavedState) -> Receipt | None:
+    """The receipt of a run that has nothing left to do."""
+    path = run.folder / "receipt.json"
+    if saved.step < run.schedule.total_steps or not path.is_file():
+        return None
+    receipt = Receipt.read(path)
+    if receipt.status != "done":
+        return None
+    run.tell("finished", {"text": f"finished before: {path}"})
+    return receipt
 
 
 def _open_ledger(recipe: Recipe) -> Ledger:
@@ -108,14 +164,14 @@ def dtype_of(plan: Plan) -> torch.dtype:
     return torch.bfloat16 if plan.machine.dtype == "bfloat16" else torch.float32
 
 
-def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Observer]) -> Run:
+def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Observer], age_seconds: float) -> Run:
     """Tokenise, build the rig, apply the cuts, and find the checkpoint to continue from."""
     recipe = plan.settled
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
     source = Source(recipe.model.name, recipe.model.revision)
     build_rig(source, recipe.task)  # imports the model's code, which idle memory counts among the libraries
-    meter = Meter(device_of(plan), plan.machine.usd_per_hour)
+    meter = Meter(device_of(plan), plan.machine.usd_per_hour, age_seconds)
     cut = next((one for one in map(cut_from_dict, plan.cuts) if isinstance(one, WarmStart)), None)
     if cut is None:
         with meter.part("load"):
@@ -134,7 +190,7 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
     schedule = make_schedule(recipe.train, len(dataset.train), learning_rate(recipe, rig.adapter is not None), cut)
     run = Run(
         recipe, dataset, rig, schedule, meter,
-        folder=folder, base=base, stop=stop, observers=observers,
+        folder=folder, base=base, settled=_settled(plan), stop=stop, observers=observers,
     )  # fmt: skip
     for fact in rig.facts:
         run.tell("note", {"text": fact})
@@ -169,30 +225,29 @@ def learning_rate(recipe: Recipe, lora: bool) -> float:
     return 10 * full if lora else full
 
 
-def _train(run: Run) -> Status:
+def _train(run: Run, saved: SavedState | None) -> Status:
     run.optimizer = make_optimizer(run.rig, run.recipe.train)
-    saved = newest_state(run.folder / "checkpoints")
     if saved is not None:
-        if saved.state["data_sha256"] != run.dataset.sha256:
-            raise InputError(f"{run.folder}: its checkpoint was trained on other data; name a new output.folder")
         run.restore(saved)
+        run.ended_because = run.why_stop(0.0)
     # Last of all that may refuse: a tracker leaves a folder behind, or a run on somebody's server.
     run.observers = [*run.observers, *_trackers(run)]
-    wish = run.recipe.train
-    with run.meter.part("train"):
-        train_steps(
-            run.rig,
-            run.dataset.train,
-            run.schedule,
-            run.optimizer,
-            first_step=run.progress.step,
-            max_gradient_norm=wish.max_grad_norm,
-            after_step=run.after_step,
-            tell=lambda text: run.note("out_of_memory", text),
-        )
+    if run.ended_because is None:
+        with run.meter.part("train"):
+            train_steps(
+                run.rig,
+                run.dataset.train,
+                run.schedule,
+                run.optimizer,
+                first_step=run.progress.step,
+                max_gradient_norm=run.recipe.train.max_grad_norm,
+                after_step=run.after_step,
+                tell=lambda text: run.note("smaller_step", text),
+            )
     if run.ended_because is None:
         run.export("last")
         run.save()
+        run.measure_retention()
         return "done"
     return {"budget": "stopped_at_budget", "SIGINT": "interrupted"}.get(run.ended_because, "preempted")  # type: ignore[return-value]
 

@@ -7,6 +7,7 @@ before a word, and match inside of other words.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
@@ -119,6 +120,7 @@ def spelled(word: str, tokenizer: Tokenizer) -> str:
     text = f" {word}" if backend.normalizer is None else backend.normalizer.normalize_str(f" {word}")
     words = [text] if backend.pre_tokenizer is None else [w for w, _ in backend.pre_tokenizer.pre_tokenize_str(text)]
     found = words[0].strip() if kind == "WordPiece" and words else "".join(words)
+    found = re.sub("^▁+", "▁", found)  # a normalizer may put one before the one of the space
     if len(words) != 1 or " " in found:
         raise InputError(
             f"cuts.warm_start.tokens: {shown(word)} is {len(words)} words to this tokenizer; name words one by one"

@@ -8,6 +8,7 @@ tokens of a vocabulary that was trained apart).
 from __future__ import annotations
 
 import heapq
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from itertools import pairwise
@@ -15,6 +16,10 @@ from itertools import pairwise
 from tenfold.vocabulary.words import Words
 
 Pair = tuple[str, str]
+
+
+BARRIER = re.compile(r"<0x[0-9A-F]{2}>|<unk>")
+"""Pieces that stand for what the vocabulary has no letters for: they join to nothing that could be found in a text."""
 
 
 class _Pairs:
@@ -50,6 +55,8 @@ class _Pairs:
             if len(new) == len(old):
                 continue  # an earlier join has taken one of the two
             for neighbours in pairwise(old):
+                if neighbours not in self.occurrences:
+                    continue  # a barrier is one of the two
                 self.occurrences[neighbours] -= self.counts[word]
                 changed.add(neighbours)
             self.words[word] = new
@@ -61,6 +68,8 @@ class _Pairs:
     def _add(self, word: str, pieces: list[str]) -> set[Pair]:
         found: set[Pair] = set()
         for pair in pairwise(pieces):
+            if any(BARRIER.fullmatch(piece) for piece in pair):
+                continue
             self.occurrences[pair] += self.counts[word]
             self.places[pair].add(word)
             found.add(pair)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,11 +59,22 @@ def parts_of(token: str, tokenizer: Tokenizer) -> tuple[int, ...]:
     """The ids of the tokens that the model of `tokenizer` divides a token of another vocabulary into."""
     backend: Any = tokenizer.backend
     unknown = tokenizer.special_tokens.get("unk_token")
-    if token.startswith("##"):  # WordPiece: only behind the start of a word, which a lone letter can stand for
-        pieces = backend.model.tokenize(f"a{token.removeprefix('##')}")[1:]
-    else:
-        pieces = backend.model.tokenize(token)
+    if token.startswith("##"):  # WordPiece: only behind the start of a word
+        return _continuing(token.removeprefix("##"), backend.get_vocab(with_added_tokens=False))
+    pieces = backend.model.tokenize(token)
     return tuple(piece.id for piece in pieces if piece.value != unknown)
+
+
+def _continuing(rest: str, known: Mapping[str, int]) -> tuple[int, ...]:
+    """The longest pieces first, as WordPiece takes them; empty where one is unknown."""
+    found: list[int] = []
+    while rest:
+        length = next((n for n in range(len(rest), 0, -1) if f"##{rest[:n]}" in known), 0)
+        if not length:
+            return ()
+        found.append(known[f"##{rest[:length]}"])
+        rest = rest[length:]
+    return tuple(found)
 
 
 def shared_ids(donor: Tokenizer, receiver: Tokenizer) -> tuple[tuple[int, int], ...]:

@@ -18,6 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from tenfold.cuts.warm_start import WarmStart
 from tenfold.data.account import plain
 from tenfold.errors import InputError
+from tenfold.rig.precision import cast_weights
 from tenfold.shape.families import FAMILIES, Family
 from tenfold.shape.shape import NAMES
 
@@ -46,8 +47,7 @@ def order_of_blocks(cut: WarmStart, layers: int, donor_layers: int = 0) -> tuple
             raise InputError(f"cuts.warm_start.{key}: found {wrong[0]}, but the model has blocks 0 to {count - 1}")
     kept = [Block(number) for number in cut.keep_layers or range(layers)]
     kept += [Block(number, from_donor=True) for number in cut.take_layers]
-    every = len(kept) / cut.grow_layers if cut.grow_layers else 0
-    behind = [round((place + 1) * every) - 1 for place in range(cut.grow_layers)]
+    behind = [-(-(place + 1) * len(kept) // cut.grow_layers) - 1 for place in range(cut.grow_layers)]
     found: list[Block] = []
     for place, block in enumerate(kept):
         found.append(block)
@@ -66,7 +66,7 @@ def change_layers(model: PreTrainedModel, cut: WarmStart) -> tuple[PreTrainedMod
             f"cuts.warm_start.grow_layers: {type(model).__name__} normalises behind its sums, so that no block leaves"
             " them as they were; grow a model with norms before its layers"
         )
-    config = _changed_config(model.config, order, layers)
+    config = _changed_config(model.config, order, layers, None if donor is None else donor.config)
     weights = _renamed(model, donor, path, order)
     names = tuple(f"{path}.{place}" for place, block in enumerate(order) if block.is_new)
     for name in names:
@@ -74,9 +74,10 @@ def change_layers(model: PreTrainedModel, cut: WarmStart) -> tuple[PreTrainedMod
     if cut.intermediate_size:
         _narrow(weights, path, family, config, cut.intermediate_size)
     changed = type(model)(config)
-    changed.to(model.dtype)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
+    cast_weights(changed, model.dtype)
     changed.load_state_dict(weights, strict=True)
     changed.to(model.device)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
+    changed.generation_config = model.generation_config
     return changed.train(model.training), names
 
 
@@ -136,11 +137,14 @@ def _block_shapes(model: PreTrainedModel) -> dict[str, tuple[int, ...]]:
     return {name: tuple(weight.shape) for name, weight in model.get_submodule(f"{path}.0").named_parameters()}
 
 
-def _changed_config(config: PreTrainedConfig, order: Sequence[Block], layers: int) -> PreTrainedConfig:
+def _changed_config(
+    config: PreTrainedConfig, order: Sequence[Block], layers: int, donor: PreTrainedConfig | None
+) -> PreTrainedConfig:
     settings = config.to_dict()
+    theirs = {} if donor is None else donor.to_dict()
     for key in PER_LAYER:
         if isinstance(values := settings.get(key), list) and len(values) == layers:
-            settings[key] = [values[min(block.number, layers - 1)] for block in order]
+            settings[key] = [(theirs[key] if block.from_donor else values)[block.number] for block in order]
     count = next(name for name in NAMES["layers"] if name in settings)
     return type(config).from_dict({**settings, count: len(order)})
 

@@ -111,6 +111,12 @@ def _with_vocabulary(rig: Rig, cut: WarmStart) -> tuple[Rig, Request]:
     model = rig.model
     if model.get_input_embeddings() is None:
         raise NoEffect(f"warm_start: {type(model).__name__} has no embeddings to add rows to")
+    head: Any = model.get_output_embeddings()
+    if getattr(head, "bias", None) is not None:
+        raise InputError(
+            f"cuts.warm_start: the head of {type(model).__name__} has a bias for each token, which PEFT does not carry;"
+            " its layers can change, not its vocabulary"
+        )
     old = read_tokenizer(rig.source.name, rig.source.revision)
     new = new_tokenizer(cut, old)
     change, seed = transfer(old, new), torch.initial_seed()

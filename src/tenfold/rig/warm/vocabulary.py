@@ -75,7 +75,7 @@ def _is_extension(transfer: Transfer) -> bool:
 
 def _new_table(old: torch.Tensor, rows: torch.Tensor, transfer: Transfer, size: int) -> torch.Tensor:
     """[size, hidden] of old and new rows; a row that no token names is the mean of the old ones, or as it was."""
-    kept = torch.tensor(transfer.kept)
+    kept = torch.tensor([pair for pair in transfer.kept if pair[1] < len(old)])  # a tokenizer may name more than exist
     if _is_extension(transfer):
         missing = max(0, size - len(old))
         table = torch.cat([old, old.mean(0).expand(missing, -1)])
