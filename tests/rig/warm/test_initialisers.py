@@ -34,13 +34,15 @@ from vocabularies import bpe, domain_texts, growing_folder, plain_texts, save_to
 TEXTS = tuple(domain_texts(40))
 
 
-def request_of(folder: Path, family: str = "llama", texts: Sequence[str] = TEXTS, donor: str = "") -> Request:
+def request_of(
+    folder: Path, family: str = "llama", texts: Sequence[str] = TEXTS, donor: str = "", count: int = 20
+) -> Request:
     """New tokens for a tiny model."""
     growing_folder(folder, family)
     kind = transformers.AutoModelForCausalLM if family != "bert" else transformers.AutoModel
     model = kind.from_pretrained(folder)
     old = read_tokenizer(folder)
-    new = extend(old, choose_tokens(TEXTS, old, make_shape(family), 20 if family != "bert" else 5).tokens)
+    new = extend(old, choose_tokens(TEXTS, old, make_shape(family), count if family != "bert" else 5).tokens)
     return Request(model, transfer(old, new), old, new, tuple(texts), donor)
 
 
@@ -270,11 +272,11 @@ def test_a_donor_that_knows_no_new_token_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", ["llama", "qwen3"])
 def test_old_rows_stay_and_new_ones_follow(family: str, method: Method, tmp_path: Path) -> None:
     """Also in a table that had more rows than tokens: none of those that stay unused is touched."""
-    request = request_of(tmp_path / "base", family)
+    request = request_of(tmp_path / "base", family, count=5)
     request = replace(request, donor=str(make_donor(request, tmp_path / "donor")))
     tables = tables_of(request.model)
     used, more = request.old.next_id, len(request.transfer.new_ids)
-    assert len(tables.input) == 300 > used
+    assert len(tables.input) == 300 > used + more
     change_vocabulary(request.model, request, method)
     changed = tables_of(request.model)
     size = max(300, used + more)
@@ -284,7 +286,8 @@ def test_old_rows_stay_and_new_ones_follow(family: str, method: Method, tmp_path
             continue
         assert len(new) == size
         assert torch.equal(new[:used], old[:used])
-        assert not torch.equal(new[used : used + more], old[:more])
+        assert not torch.equal(new[used : used + more], old[used : used + more])
+        assert torch.equal(new[used + more :], old[used + more :])
     assert request.model.config.vocab_size == size
 
 
