@@ -151,11 +151,11 @@ MODELS = [
 ]  # fmt: skip
 
 LOADING = [
-    Bad("no weights", remove("base/model.safetensors"), ("model: cannot load", "model.safetensors"), TRAIN, leaves=REFUSED, notes=True),
+    Bad("no weights", remove("base/model.safetensors"), ("base: no *.safetensors file; tenfold reads no pickled weights",), TRAIN, leaves=REFUSED, notes=True),
     Bad("weights cut", cut("base/model.safetensors", 0.5), ("model: cannot load", "base"), TRAIN, leaves=REFUSED, notes=True),
-    Bad("pickled weights only", pickled, ("model: cannot load", "safetensors"), TRAIN, leaves=REFUSED, notes=True),
+    Bad("pickled weights only", pickled, ("base: no *.safetensors file; tenfold reads no pickled weights",), TRAIN, leaves=REFUSED, notes=True),
     Bad("weights of another kind", other_names, ("lacks", "is it a checkpoint of another kind of model?"), TRAIN, leaves=REFUSED, notes=True),
-    Bad("part of the weights missing", both(remove("base/model.safetensors"), put("base/model.safetensors.index.json", json.dumps({"metadata": {}, "weight_map": {"a": "model-2.safetensors"}}))), ("model: cannot load", "model-2.safetensors"), TRAIN, leaves=REFUSED, notes=True),
+    Bad("part of the weights missing", both(remove("base/model.safetensors"), put("base/model.safetensors.index.json", json.dumps({"metadata": {}, "weight_map": {"a": "model-2.safetensors"}}))), ("base: no *.safetensors file",), TRAIN, leaves=REFUSED, notes=True),
     Bad("sizes that do not agree", config(hidden_size=64), ("model: cannot load",), TRAIN, leaves=REFUSED, notes=True),
     Bad("unknown architecture", config(model_type="martian", architectures=["MartianForCausalLM"]), ("model: cannot read", "martian"), TRAIN, leaves=REFUSED, notes=True),
     Bad("model that cannot classify", both(wish({**BERT, "model": "base"}), config(model_type="codegen", n_embd=32, n_layer=3, n_head=4, n_positions=64, n_inner=64, rotary_dim=8)), ("cannot classify sequences",), TRAIN, leaves=REFUSED, notes=True),
@@ -199,7 +199,7 @@ PLANS = [
     Bad("plan with an odd setting", settings("plan.json", cuts=[{"cut": "fine_tune"}, {"cut": "lora", "ranks": 4}]), ("lora", "unknown setting 'ranks'"), ("train", "plan.json")),
     Bad("plan with an odd value", settings("plan.json", cuts=[{"cut": "fine_tune"}, {"cut": "lora", "rank": "four"}]), ("rank", "four"), ("train", "plan.json")),
     Bad("override of a plan", nothing, ("--set: changes a recipe, but a plan is already made",), ("train", "plan.json", "--set", "train.seed=1")),
-    Bad("plan into a folder", nothing, ("base",), (*PLAN, "--out", "base"), code=1),
+    Bad("plan into a folder", nothing, ("--out base: write a name ending in .json",), (*PLAN, "--out", "base")),
     Bad("plan below a file", nothing, ("train.jsonl/plan.json",), (*PLAN, "--out", "train.jsonl/plan.json"), code=1),
     Bad("receipt as a plan", nothing, ("done/receipt.json: not a plan of this version",), ("train", "done/receipt.json")),
 ]  # fmt: skip

@@ -54,9 +54,7 @@ def test_plan_page_and_task_file_are_written(work: Path, tenfold) -> None:
     assert (work / "p.html").read_text().startswith("<!doctype html>")
     assert "accelerators: L4:1" in (work / "p.sky.yaml").read_text()
     assert Plan.read(work / "p.sky.json").recipe.data.train[0].startswith("inputs/")
-    assert [line for line in outcome.err.splitlines() if line.startswith("wrote ")] == [
-        "wrote p.json", "wrote p.html", "wrote p.sky.json", "wrote p.sky.yaml"
-    ]  # fmt: skip
+    assert outcome.err.splitlines() == ["wrote p.sky.json", "wrote p.sky.yaml"]
 
 
 def test_another_tools_file_is_planned_and_what_was_ignored_is_said(work: Path, tenfold) -> None:
@@ -64,12 +62,17 @@ def test_another_tools_file_is_planned_and_what_was_ignored_is_said(work: Path, 
         "base_model: base\nadapter: lora\nlora_r: 4\nflash_optim: true\n"
         "datasets: [{path: rows.jsonl, type: completion}]\n"
     )
-    (work / "rows.jsonl").write_text('{"text": "w1 w2 w3"}\n' * 40)
+    (work / "rows.jsonl").write_text("".join(f'{{"text": "w1 w2 w{n}"}}\n' for n in range(40)))
     outcome = tenfold("plan", "--from-axolotl", "config.yml")
-    assert "config.yml:5: flash_optim: has no counterpart in tenfold; ignored" in outcome.out.replace("\n", " ")
+    assert "config.yml:4: flash_optim: has no counterpart in tenfold; ignored" in outcome.out.replace("\n", " ")
     plan = json.loads(tenfold("plan", "--from-axolotl", "config.yml", "--json").out)
     assert plan["recipe"]["cuts"]["lora"]["rank"] == 4
     assert [note for note in plan["notes"] if "flash_optim" in note]
+
+
+SPOT = "machine={name: L40, tier: spot, usd_per_hour: null}"
+FREE = "machine={name: local, usd_per_hour: null}"
+FRESH = "machine={name: V100 16GB, stale_prices: refuse, usd_per_hour: null}"
 
 
 @pytest.mark.parametrize(
@@ -85,10 +88,22 @@ def test_another_tools_file_is_planned_and_what_was_ignored_is_said(work: Path, 
         (["recipe.yaml", "--emit", "skypilot"], 2, "allow machines to rent, e.g. --set machine.name=auto"),
         (["recipe.yaml", "--from-axolotl", "--from-trl"], 2, "give one of these options, and one file"),
         (["recipe.yaml", "--set", "machine.name=H300"], 2, "which the catalogue does not know"),
-        (["recipe.yaml", "--set", "machine={name: L40, tier: spot}"], 2, "no spot price is known for L40"),
-        (["recipe.yaml", "--set", "machine={name: local}", "--set", "budget.usd=1"], 2, "this machine has no price"),
+        (
+            ["recipe.yaml", "--set", SPOT],
+            2,
+            "no spot price is known for L40",
+        ),
+        (
+            ["recipe.yaml", "--set", FREE, "--set", "budget.usd=1"],
+            2,
+            "this machine has no price",
+        ),
         (["recipe.yaml", "--set", "budget.usd=1e-6", "--price", "50"], 3, "budget.usd: "),
-        (["recipe.yaml", "--set", "machine={name: V100 16GB, stale_prices: refuse}"], 2, "give --price"),
+        (
+            ["recipe.yaml", "--set", FRESH],
+            2,
+            "give --price",
+        ),
         (["Qwen/Qwen3-0.6B", "train.jsonl"], 2, "not in the Hugging Face cache, and HF_HUB_OFFLINE is set"),
     ],
 )

@@ -47,9 +47,9 @@ def test_predicts_bytes_and_flops_of_rows_that_learn(family: str, name: str) -> 
     job = on_paper((FineTune(), WarmStart(tokens=TOKENS), *COMBINATIONS[name]), warm_job(family))
     assert job.row_parameters == count
     assert kept_on_paper(job) == pytest.approx(measured_bytes, rel=0.06)
-    assert counted_on_paper(job) == pytest.approx(measured_flops, rel=0.03)
+    assert counted_on_paper(job) == pytest.approx(measured_flops, rel=0.02)
     without = on_paper((FineTune(), *COMBINATIONS[name]), warm_job(family))
-    assert counted_on_paper(without) != pytest.approx(measured_flops, rel=0.03), "the control: frozen embeddings"
+    assert counted_on_paper(without) != pytest.approx(measured_flops, rel=0.02), "the control: frozen embeddings"
 
 
 def test_rows_have_moments_and_the_rest_of_the_table_has_none() -> None:

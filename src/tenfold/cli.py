@@ -67,7 +67,8 @@ def plan(
     wanted = Wanted(tuple(sources), tuple(overrides or ()), price, dialects, tuple(out or ()), emit)
     chosen, written = make_and_write(wanted)
     for path in written:
-        print(f"wrote {path}", file=sys.stderr)
+        if path not in wanted.out:  # of these nobody knows the name
+            print(f"wrote {path}", file=sys.stderr)
     _show(chosen.model_dump(mode="json") if as_json else chosen)
 
 

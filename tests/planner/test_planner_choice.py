@@ -107,7 +107,7 @@ def test_number_formats_are_open_only_where_the_recipe_opens_them() -> None:
 
 
 def test_the_optimizer_is_open_only_where_the_recipe_opens_it() -> None:
-    small = [replace(machine, memory_bytes=15 * 2**30) for machine in machines("L4")]
+    small = [replace(machine, memory_bytes=20 * 2**30) for machine in machines("L4")]
     full = {"cuts": {"lora": False}}
     assert plan_on_paper(machines("H200 SXM"), train={"optimizer": "auto", "epochs": 50}, **full).optimizer == "adamw"
     found = plan_on_paper(small, train={"optimizer": "auto"}, **full)

@@ -296,11 +296,11 @@ def test_a_cut_that_costs_the_same_is_left_out_and_said_to(price: float | None, 
 
 
 def test_all_machines_and_cuts_are_priced_in_under_a_second() -> None:
-    """About 2,700 ways; 0.15 s on two cores, so a second tells slow code and not a busy computer."""
+    """About 2,400 ways; 0.15 s on two cores, so a second tells slow code and not a busy computer."""
     machines = tuple(machine for machine in catalogue() if machine.tier == "on_demand")
     started = time.process_time()
     found = plan(make_recipe(train={"batch_size": 64}), machines=machines)
-    assert found.considered > 2500
+    assert found.considered > 2000
     assert time.process_time() - started < 1.0
 
 

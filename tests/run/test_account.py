@@ -16,8 +16,8 @@ from tenfold.run.run import Run
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_peaks_are_compared_like_with_like(kind: str, tmp_path: Path) -> None:
-    """torch's allocator, read on a GPU, sees neither the CUDA context nor what it holds in vain; resident memory, read on
-    a CPU, has it all."""
+    """torch's allocator, read on a GPU, sees neither the CUDA context nor what it holds in vain; resident memory
+    has it all."""
     plan = tenfold.plan(make_recipe(tmp_path))
     plan = plan.model_copy(update={"machine": plan.machine.model_copy(update={"vendor_kind": kind})})
     run: Any = SimpleNamespace(

@@ -126,7 +126,7 @@ def test_a_base_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
     tensors = load_file(path)
     tensors["model.norm.weight"][0] += 1.0
     save_file(tensors, path, metadata={"format": "pt"})
-    with pytest.raises(InputError, match="its checkpoint was trained from other weights; name a new output.folder"):
+    with pytest.raises(InputError, match=r"its checkpoint was trained from other weights; name a new output\.folder"):
         tenfold.train(plan)
 
 

@@ -4,7 +4,7 @@ from tenfold.job.activations import block_bytes, kept_bytes
 from tenfold.job.bill import Bill, bill
 from tenfold.job.flops import flops_by_part
 from tenfold.job.job import Job
-from tenfold.job.memory import KINDS, Moment, bytes_by_kind, moments, peak_bytes, peak_moment
+from tenfold.job.memory import KINDS, Moment, bytes_by_kind, moments, peak_by_blocks, peak_bytes, peak_moment
 from tenfold.job.seconds import process_seconds, seconds_by_part, seconds_on, work_seconds
 from tenfold.job.work import Work, evaluation_work, training_work
 
@@ -21,6 +21,7 @@ __all__ = [
     "flops_by_part",
     "kept_bytes",
     "moments",
+    "peak_by_blocks",
     "peak_bytes",
     "peak_moment",
     "process_seconds",

@@ -11,11 +11,11 @@ What lasts (weights, adapters, moments of the optimizer, libraries) is in all of
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tenfold.job.activations import FLOAT32_BYTES, footprint
-from tenfold.job.job import Job
+from tenfold.job.activations import FLOAT32_BYTES, Footprint, footprint
+from tenfold.job.job import Blocks, Job
 from tenfold.job.transients import (
     backward_bytes,
     loss_bytes,
@@ -63,48 +63,108 @@ def peak_moment(job: Job) -> Moment:
 
 def moments(job: Job) -> tuple[Moment, ...]:
     """Every moment of a training step that can be the peak."""
-    blocks, layers, of_blocks = job.blocks, job.shape.layers, footprint(job, job.largest)
-    gradients = float(FLOAT32_BYTES * job.trained_parameters)
-    held = gradients if job.accumulates else 0.0
-    kept, coming = of_blocks.on_device(blocks), of_blocks.coming(blocks)
+    return _moments(_amounts(job), job.blocks)
+
+
+def peak_by_blocks(job: Job) -> Callable[[int, int], float]:
+    """`peak_bytes` of a job by numbers of recomputed and of offloaded blocks: for who tries many."""
+    amounts, layers = _amounts(job), job.shape.layers
+
+    def peak(recomputed: int, offloaded: int) -> float:
+        return max(moment.bytes for moment in _moments(amounts, Blocks.of(layers, recomputed, offloaded)))
+
+    return peak
+
+
+@dataclass(frozen=True)
+class _Amounts:
+    """What a step's moments are made of, whatever becomes of its blocks; bytes."""
+
+    layers: int
+    of_blocks: Footprint
+    lasting: Mapping[str, float]
+    fragmentation: float
+    """Of what is made on the way, as a share."""
+    gradients: float
+    accumulates: bool
+    gradients_by_block: float
+    """While the backward pass goes down: of each block."""
+    gradients_above: float
+    """And of the head, and of the last layer of one more block."""
+    narrow_weights: float
+    """Copies of the head's weight in the computing format, where products need them."""
+    narrow_weights_by_block: float
+    loss: float
+    loss_gradient: float
+    update: float
+    last_pass: float
+    """Of the last block's backward pass, the final norm's before it included; of it alone; and of any other block's."""
+    narrowed_pass: float
+    block_pass: float
+
+    def gradients_after(self, blocks: int) -> float:
+        """Of what learns, once the backward pass has done so many blocks."""
+        return self.gradients if self.accumulates else self.gradients_above + blocks * self.gradients_by_block
+
+
+def _amounts(job: Job) -> _Amounts:
+    gradients, layers = float(FLOAT32_BYTES * job.trained_parameters), job.shape.layers
+    by_block, above = gradients / layers, 0.0
+    if not job.adapted:
+        by_block = FLOAT32_BYTES * job.shape.block_parameters / layers
+        head = 0 if job.task == "classify" else job.shape.head_parameters
+        above = FLOAT32_BYTES * (job.shape.intermediate_size * job.shape.hidden_size + head)
+    narrow = narrow_weight_bytes(job, 0)
+    share = job.last_block_share
+    return _Amounts(
+        layers=layers,
+        of_blocks=footprint(job, job.largest),
+        lasting=_lasting(job),
+        fragmentation=job.machine.overheads.fragmentation,
+        gradients=gradients,
+        accumulates=job.accumulates,
+        gradients_by_block=by_block,
+        gradients_above=above,
+        narrow_weights=narrow,
+        narrow_weights_by_block=narrow_weight_bytes(job, 1) - narrow,
+        loss=loss_bytes(job),
+        loss_gradient=loss_gradient_bytes(job),
+        update=update_bytes(job),
+        last_pass=backward_bytes(job, share),
+        narrowed_pass=backward_bytes(job, share, final=False),
+        block_pass=backward_bytes(job, final=False),
+    )
+
+
+def _moments(of: _Amounts, blocks: Blocks) -> tuple[Moment, ...]:
+    prints, held = of.of_blocks, of.gradients if of.accumulates else 0.0
+    kept, coming = prints.on_device(blocks), prints.coming(blocks)
+    narrow = of.narrow_weights + of.layers * of.narrow_weights_by_block
     found = [
-        _moment(job, "loss", held, kept + narrow_weight_bytes(job, layers), loss_bytes(job), 0.0),
-        _moment(job, "update", gradients, 0.0, 0.0, update_bytes(job)),
+        _moment(of, "loss", held, kept + narrow, of.loss, 0.0),
+        _moment(of, "update", of.gradients, 0.0, 0.0, of.update),
     ]
     if blocks.kept:
-        whole = kept + coming + narrow_weight_bytes(job, blocks.kept)
-        made = backward_bytes(job, job.last_block_share)
-        found.append(_moment(job, "kept block", held, whole, loss_gradient_bytes(job), made))
-        if blocks.kept > 1 and job.last_block_share < 1:
-            done = held or _gradients_after(job, 1)
-            whole += of_blocks.last_saving - of_blocks.block
-            found.append(_moment(job, "kept block", done, whole, 0.0, backward_bytes(job, final=False)))
+        whole = kept + coming + of.narrow_weights + blocks.kept * of.narrow_weights_by_block
+        found.append(_moment(of, "kept block", held, whole, of.loss_gradient, of.last_pass))
+        if blocks.kept > 1 and prints.last_extra:
+            whole += prints.last_saving - prints.block
+            found.append(_moment(of, "kept block", of.gradients_after(1), whole, 0.0, of.block_pass))
     again = blocks.recomputed + blocks.offloaded_inputs
-    inputs = blocks.recomputed * of_blocks.input + (of_blocks.last_extra if blocks.last_is_recomputed else 0.0)
+    inputs = blocks.recomputed * prints.input + (prints.last_extra if blocks.last_is_recomputed else 0.0)
     # the first repeated has most inputs beside it, the last most gradients; and the model's last may be a narrow one
     for passed in sorted({0, min(1, again - 1), again - 1}) if again else ():
-        done = held or _gradients_after(job, layers - again + passed)
-        narrow = blocks.last_is_recomputed and passed == 0
-        block = of_blocks.block - (of_blocks.last_saving if narrow else 0.0)
-        whole = inputs * (1 - passed / again) + coming + block + narrow_weight_bytes(job, 1)
-        made = backward_bytes(job, job.last_block_share if narrow else 1.0, final=False)
-        found.append(_moment(job, "repeated block", done, whole, 0.0, made))
+        narrowed = blocks.last_is_recomputed and passed == 0
+        block = prints.block - (prints.last_saving if narrowed else 0.0)
+        whole = inputs * (1 - passed / again) + coming + block + of.narrow_weights + of.narrow_weights_by_block
+        done, made = of.gradients_after(of.layers - again + passed), of.narrowed_pass if narrowed else of.block_pass
+        found.append(_moment(of, "repeated block", done, whole, 0.0, made))
     return tuple(found)
 
 
-def _gradients_after(job: Job, blocks: int) -> float:
-    """Of what learns, once the backward pass has done so many blocks and the last layer of one more."""
-    share = blocks / job.shape.layers
-    if job.adapted:
-        return share * FLOAT32_BYTES * job.trained_parameters
-    head = 0 if job.task == "classify" else job.shape.head_parameters
-    down = job.shape.intermediate_size * job.shape.hidden_size
-    return FLOAT32_BYTES * (share * job.shape.block_parameters + down + head)
-
-
-def _moment(job: Job, name: str, gradients: float, activations: float, logits: float, transients: float) -> Moment:
-    """These bytes, and those that last."""
-    size, known = job.dtype_bytes, job.machine.overheads
+def _lasting(job: Job) -> dict[str, float]:
+    """Weights, adapters, the optimizer's moments and libraries."""
+    size = job.dtype_bytes
     if job.adapted:
         full = job.task_parameters + job.full_block_parameters
         weights = float(job.parameters - full) * size + full * FLOAT32_BYTES
@@ -113,15 +173,22 @@ def _moment(job: Job, name: str, gradients: float, activations: float, logits: f
             weights += job.ready_bytes if job.keeps_ready else 0.0
     else:
         weights = float(job.parameters * FLOAT32_BYTES)
-    kinds = {
+    return {
         "weights": weights,
         "adapters": float(FLOAT32_BYTES * (job.adapter_parameters + (job.row_parameters if job.adapted else 0))),
-        "gradients": gradients,
         "optimizer": 2.0 * MOMENT_BYTES[job.optimizer] * job.trained_parameters,
+        "libraries": job.machine.overheads.library_bytes,
+    }
+
+
+def _moment(of: _Amounts, name: str, gradients: float, activations: float, logits: float, transients: float) -> Moment:
+    """These bytes, and those that last."""
+    made = {
+        "gradients": gradients,
         "activations": activations,
         "logits": logits,
         "transients": transients,
-        "libraries": known.library_bytes,
-        "fragmentation": known.fragmentation * (activations + logits + transients),
+        "fragmentation": of.fragmentation * (activations + logits + transients),
     }
-    return Moment(name, kinds)
+    kinds = of.lasting | made
+    return Moment(name, {kind: kinds[kind] for kind in KINDS})

@@ -72,7 +72,6 @@ def _own_price(gpu: Machine, wish: MachineWish) -> Machine:
         tier=wish.tier,
         terms=terms_of(provider, wish.tier),
         price_source="the recipe",
-        price_date=date.today(),
     )
 
 

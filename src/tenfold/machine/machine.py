@@ -105,6 +105,8 @@ class Machine:
         """Why the catalogue's price may no longer hold, as a phrase; empty if it is fresh or the user's own."""
         if self.rent_usd_per_hour is None or not self.provider or self.tier == "owned":
             return ""
+        if self.price_source.startswith("the recipe"):
+            return ""
         if self.price_date is None:
             return "undated"
         age_days = (today - self.price_date).days

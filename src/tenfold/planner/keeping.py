@@ -7,7 +7,7 @@ from collections.abc import Callable
 from itertools import product
 
 from tenfold.cuts import Checkpoint
-from tenfold.job import Job, block_bytes, peak_bytes
+from tenfold.job import Job, block_bytes, peak_by_blocks
 
 HOST_SHARE = 0.5
 """How much of a GPU's memory may stand in its host's. Computers that are rented with one GPU have at least as much
@@ -29,11 +29,12 @@ def solve_checkpoint(
     layers, most = job.shape.layers, most_offloaded(job)
     bends_beside = {count + more for count, more in product(beside, (0, 1))} if most else set[int]()
     known: dict[tuple[int, int], bool] = {}
+    peak = peak_by_blocks(job)
 
     def fits(recomputed: int, offloaded: int) -> bool:
         key = (recomputed, offloaded)
         if key not in known:
-            known[key] = peak_bytes(job.keeping(recomputed, offloaded)) <= room_bytes
+            known[key] = peak(recomputed, offloaded) <= room_bytes
         return known[key]
 
     offloads = {0}

@@ -51,6 +51,9 @@ def load_foreign(path: Path, dialect: Dialect, overrides: Sequence[str] = ()) ->
     if root.entries is None:
         raise InputError(f"{source}: found {show(root.value)}, expected the keys and values of a configuration")
     for key, value in _translated(root.entries, dialect, path.absolute().parent, ignored):
+        wish = tuple(key.split("."))
+        if value.value is True and any(leaf[: len(wish)] == wish != leaf for leaf in canonical.leaves):
+            continue  # its settings stand in the file already
         one = Canonical()
         one.read(_nested(key, value))
         if one.problems:

@@ -58,13 +58,12 @@ class Run:
         *,
         folder: Path,
         base: Base,
-        settled: Mapping[str, Any],
         stop: StopRequest,
         observers: Sequence[Observer],
     ) -> None:
         self.recipe, self.dataset, self.rig, self.schedule, self.meter = recipe, dataset, rig, schedule, meter
         self.folder, self.base, self.stop, self.observers = folder, base, stop, observers
-        self.settled = settled
+        self.settled: Mapping[str, Any] = {}
         """What the plan settled and a continued run keeps, whatever a plan of that day would say."""
         self.optimizer: torch.optim.Optimizer | None = None
         self.progress = Progress()

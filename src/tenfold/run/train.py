@@ -98,6 +98,8 @@ def _failure(plan: Plan, error: NotFinite | RuntimeError) -> TenfoldError:
 
 def _check_possible(plan: Plan) -> None:
     """What would otherwise show only after the money is spent, or make a false bill. Raises InputError."""
+    for cut in plan.cuts:
+        cut_from_dict(cut)
     _open_ledger(plan.recipe).close()
     for name in plan.recipe.output.trackers:
         check_tracker(name)
@@ -190,8 +192,9 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
     schedule = make_schedule(recipe.train, len(dataset.train), learning_rate(recipe, rig.adapter is not None), cut)
     run = Run(
         recipe, dataset, rig, schedule, meter,
-        folder=folder, base=base, settled=_settled(plan), stop=stop, observers=observers,
+        folder=folder, base=base, stop=stop, observers=observers,
     )  # fmt: skip
+    run.settled = _settled(plan)
     for fact in rig.facts:
         run.tell("note", {"text": fact})
     return run

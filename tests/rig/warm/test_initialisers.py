@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -274,7 +275,7 @@ def test_old_rows_stay_and_new_ones_follow(family: str, method: Method, tmp_path
     """Also in a table that had more rows than tokens: none of those that stay unused is touched."""
     request = request_of(tmp_path / "base", family, count=5)
     request = replace(request, donor=str(make_donor(request, tmp_path / "donor")))
-    tables = tables_of(request.model)
+    tables = tables_of(copy.deepcopy(request.model))
     used, more = request.old.next_id, len(request.transfer.new_ids)
     assert len(tables.input) == 300 > used + more
     change_vocabulary(request.model, request, method)

@@ -77,7 +77,8 @@ def change_layers(model: PreTrainedModel, cut: WarmStart) -> tuple[PreTrainedMod
     cast_weights(changed, model.dtype)
     changed.load_state_dict(weights, strict=True)
     changed.to(model.device)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
-    changed.generation_config = model.generation_config
+    if hasattr(model, "generation_config"):  # that it stops where it did
+        changed.generation_config = model.generation_config
     return changed.train(model.training), names
 
 
