@@ -21,6 +21,7 @@ from tenfold.errors import InputError, Interrupted, TenfoldError
 if TYPE_CHECKING:
     from tenfold.planner import Plan
     from tenfold.receipt import Receipt
+    from tenfold.recipe.foreign import Dialect
 
 UsageError: Any = typer.BadParameter.__mro__[1]
 """Click's, by way of typer: newer typers carry their own click, under a private name."""
@@ -62,8 +63,8 @@ def plan(
     """Price every combination of cuts and machines, and choose the cheapest that meets the wishes."""
     from tenfold.planning import Wanted, make_and_write
 
-    flags = {"axolotl": from_axolotl, "trl": from_trl, "llama-factory": from_llama_factory}
-    dialects = tuple(name for name, given in flags.items() if given)
+    flags: dict[Dialect, bool] = {"axolotl": from_axolotl, "trl": from_trl, "llama-factory": from_llama_factory}
+    dialects: tuple[Dialect, ...] = tuple(name for name, given in flags.items() if given)
     wanted = Wanted(tuple(sources), tuple(overrides or ()), price, dialects, tuple(out or ()), emit)
     chosen, written = make_and_write(wanted)
     for path in written:

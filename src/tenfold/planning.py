@@ -59,10 +59,11 @@ def make(wanted: Wanted) -> Plan:
             raise InputError(f"--price: found {wanted.price:g}, expected dollars per hour above 0")
         overrides = (*overrides, f"machine.usd_per_hour={wanted.price!r}")
     first = Path(wanted.sources[0])
-    if wanted.dialects:
-        if len(wanted.dialects) > 1 or len(wanted.sources) > 1:
-            raise InputError(f"--from-{wanted.dialects[-1]}: give one of these options, and one file")
-        foreign = load_foreign(first, wanted.dialects[0], overrides)
+    dialects = list(wanted.dialects)
+    if dialects:
+        if len(dialects) > 1 or len(wanted.sources) > 1:
+            raise InputError(f"--from-{dialects[-1]}: give one of these options, and one file")
+        foreign = load_foreign(first, dialects[0], overrides)
         return plan(foreign.recipe, notes=foreign.ignored)
     if first.suffix == ".json" and len(wanted.sources) == 1:
         if overrides:

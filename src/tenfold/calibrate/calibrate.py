@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -139,9 +140,8 @@ def _fitted(
 
 def _import_everything() -> float:
     """Seconds from this process's start until a run could build its model."""
-    import torch  # noqa: F401  # what is timed
-    from transformers import AutoModelForCausalLM  # noqa: F401
-
+    import_module("torch")
+    import_module("transformers").AutoModelForCausalLM  # noqa: B018  # imported when it is asked for
     from tenfold.run.meter import process_age_seconds
 
     return process_age_seconds()

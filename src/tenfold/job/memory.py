@@ -190,5 +190,5 @@ def _moment(of: _Amounts, name: str, gradients: float, activations: float, logit
         "transients": transients,
         "fragmentation": of.fragmentation * (activations + logits + transients),
     }
-    kinds = of.lasting | made
+    kinds = {**of.lasting, **made}
     return Moment(name, {kind: kinds[kind] for kind in KINDS})

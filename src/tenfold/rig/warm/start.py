@@ -6,7 +6,7 @@ import json
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -109,7 +109,7 @@ def change_model(rig: Rig, cut: WarmStart) -> tuple[Rig, Change]:
 
 def _with_vocabulary(rig: Rig, cut: WarmStart) -> tuple[Rig, Request]:
     model = rig.model
-    if model.get_input_embeddings() is None:
+    if cast("Any", model).get_input_embeddings() is None:
         raise NoEffect(f"warm_start: {type(model).__name__} has no embeddings to add rows to")
     head: Any = model.get_output_embeddings()
     if getattr(head, "bias", None) is not None:

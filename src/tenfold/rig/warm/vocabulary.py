@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -61,9 +61,9 @@ def change_vocabulary(model: PreTrainedModel, request: Request, method: Method) 
         else _new_table(old.output, rows.output, request.transfer, size),
     )  # fmt: skip
     model.resize_token_embeddings(size, mean_resizing=False)
-    _write(cast("torch.nn.Embedding", model.get_input_embeddings()).weight, tables.input)
+    _write(cast("torch.nn.Parameter", model.get_input_embeddings().weight), tables.input)
     if tables.output is not None:
-        _write(cast("torch.nn.Linear", model.get_output_embeddings()).weight, tables.output)
+        _write(cast("torch.nn.Parameter", cast("Any", model).get_output_embeddings().weight), tables.output)
     if not _is_extension(request.transfer):
         _renumber_special_tokens(model, request.new)
 
