@@ -166,11 +166,11 @@ def _recipe_job(row: dict[str, Any], here: Machine) -> Job:
     return fold(options, dense)[0]
 
 
-def without_group(every: Sequence[Case], group: str, prior: Machine, dtype: str) -> Efficiency:
+def without_group(every: Sequence[Case], group: str, prior: Machine, dtype: str, prior_width: float) -> Efficiency:
     """Rates fitted to all cases of a number format but those of one shape."""
     seen = [
         Observation(case.work, case.step_seconds)
         for case in every
         if case.group != group and case.job.machine.dtype == dtype
     ]
-    return fit_efficiency(prior, seen, prior_width=1.0)
+    return fit_efficiency(prior, seen, prior_width)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from evidence import MEASURED
+from evidence import MEASURED, PRIOR_WIDTH
 from predict import Case, cases, without_group
 
 from measure import RESULTS
@@ -99,7 +99,7 @@ def _cold(case: Case, every: Sequence[Case]) -> Efficiency:
     dtype = case.job.machine.dtype
     start = next(row for row in evidence()["machines"] if row["match"] == f"cpu, {dtype}")
     prior = replace(case.job.machine, efficiency=efficiency_from(start))
-    return without_group(every, case.group, prior, dtype)
+    return without_group(every, case.group, prior, dtype, PRIOR_WIDTH)
 
 
 def _regret(every: Sequence[Case], own: dict[str, Efficiency | None]) -> list[str]:

@@ -9,11 +9,11 @@ import pytest
 
 from shapes import LLAMA_8B
 from tenfold.cuts import Checkpoint, FineTune, Fuse, LoRA, Pack, on_paper
-from tenfold.job import Job, peak_bytes, seconds_by_part, training_work, work_seconds
+from tenfold.job import Job, peak_by_blocks, peak_bytes, seconds_by_part, training_work, work_seconds
 from tenfold.job.activations import block_bytes, footprint
 from tenfold.job.seconds import blocks_copied_beside
 from tenfold.machine import Machine, catalogue, local_machine
-from tenfold.planner.keeping import HOST_SHARE, solve_checkpoint
+from tenfold.planner.keeping import HOST_SHARE, Room, solve_checkpoint
 from tenfold.shape import shape_from_config
 from tenfold.workload import Workload
 
@@ -38,7 +38,8 @@ def seconds(job: Job) -> float:
 def solved(job: Job, room_bytes: float) -> Checkpoint | None:
     plain = work_seconds(training_work(job), job.machine)
     beside = blocks_copied_beside(job, job.machine, plain)
-    return solve_checkpoint(job, room_bytes, beside, lambda cut: seconds(cut.price(job)))
+    room = Room(peak_by_blocks(job), room_bytes)
+    return solve_checkpoint(job, room, beside, lambda cut: seconds(cut.price(job)))
 
 
 def every_way(job: Job) -> list[Job]:

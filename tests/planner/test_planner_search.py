@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -295,13 +294,11 @@ def test_a_cut_that_costs_the_same_is_left_out_and_said_to(price: float | None, 
     assert not [text for text in forbidden.why if text.startswith("lora") and "the same" in text]
 
 
-def test_all_machines_and_cuts_are_priced_in_under_a_second() -> None:
-    """About 2,400 ways; 0.15 s on two cores, so a second tells slow code and not a busy computer."""
+def test_all_machines_and_cuts_are_priced() -> None:
+    """How long that takes: bench/startup.py."""
     machines = tuple(machine for machine in catalogue() if machine.tier == "on_demand")
-    started = time.process_time()
     found = plan(make_recipe(train={"batch_size": 64}), machines=machines)
     assert found.considered > 2000
-    assert time.process_time() - started < 1.0
 
 
 def test_the_same_wishes_give_the_same_plan() -> None:

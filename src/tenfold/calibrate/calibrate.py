@@ -28,8 +28,9 @@ SECONDS = 60.0
 ENOUGH_SECONDS = 1.2
 """Of counted steps for each probe."""
 
-PRIOR_WIDTH = 1.0
-"""Of a rate's logarithm before it is measured here: a factor of 2.7."""
+PRIOR_WIDTH = 0.2
+"""Of a rate's logarithm before it is measured here, a factor of 1.2. Probes are small and short: given more freedom,
+they foretell real runs worse (docs/plan-accuracy.md; 0.1 to 1.0 were tried)."""
 
 LEAST_ERROR = 0.10
 """What a prediction may be off by at least, however well the probes are met: their own runs differ by some percent."""

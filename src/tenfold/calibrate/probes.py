@@ -47,8 +47,8 @@ def encoder(hidden: int, layers: int) -> dict[str, Any]:
         "type_vocab_size": 2,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-12,
-        "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1,
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
         "pad_token_id": 0,
     }
 

@@ -29,7 +29,7 @@ def flops_by_part(job: Job) -> dict[str, float]:
         "linear forward": narrowed,
         "input gradients": narrowed - 2.0 * _without_input_gradient(job) * tokens,
         "weight gradients": 2.0 * job.full_block_parameters * tokens if job.adapted else narrowed,
-        "attention": attention * (3.0 if _attention_is_written_out(job) else 3.5),
+        "attention": attention * (3.0 if attention_is_written_out(job) else 3.5),
         "head": head * 2 + 2.0 * job.learned_head_parameters * job.head_rows if job.adapted else head * 3,
         "adapters": 3 * thin - 2.0 * _thin_without_input_gradient(job) * tokens,
         "recompute": again,
@@ -59,7 +59,7 @@ def _last_block_adapters(job: Job) -> int:
     return sum(job.adapter_rank * (x.in_features + x.out_features) for x in adapted)
 
 
-def _attention_is_written_out(job: Job) -> bool:
+def attention_is_written_out(job: Job) -> bool:
     """Two products forward and four backward; the fused kernels repeat one of the forward ones, which makes five."""
     return bool(job.shape.attention_dropout) and job.machine.vendor_kind == "cpu"
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 from tenfold.job.activations import FLOAT32_BYTES, Footprint, footprint
 from tenfold.job.job import Blocks, Job
@@ -63,15 +65,22 @@ def peak_moment(job: Job) -> Moment:
 
 def moments(job: Job) -> tuple[Moment, ...]:
     """Every moment of a training step that can be the peak."""
-    return _moments(_amounts(job), job.blocks)
+    amounts = _amounts(job)
+    return tuple(_moment(amounts, made) for made in _made(amounts, job.blocks))
 
 
 def peak_by_blocks(job: Job) -> Callable[[int, int], float]:
     """`peak_bytes` of a job by numbers of recomputed and of offloaded blocks: for who tries many."""
-    amounts, layers = _amounts(job), job.shape.layers
+    amounts = _amounts(job)
+    lasting, layers, held = sum(amounts.lasting.values()), amounts.layers, 1 + amounts.fragmentation
 
+    @cache
     def peak(recomputed: int, offloaded: int) -> float:
-        return max(moment.bytes for moment in _moments(amounts, Blocks.of(layers, recomputed, offloaded)))
+        blocks = Blocks.of(layers, recomputed, offloaded)
+        return lasting + max(
+            made.gradients + held * (made.activations + made.logits + made.transients)
+            for made in _made(amounts, blocks)
+        )
 
     return peak
 
@@ -136,20 +145,30 @@ def _amounts(job: Job) -> _Amounts:
     )
 
 
-def _moments(of: _Amounts, blocks: Blocks) -> tuple[Moment, ...]:
+class _Made(NamedTuple):
+    """What is alive at a moment beside what lasts; bytes."""
+
+    name: str
+    gradients: float
+    activations: float
+    logits: float
+    transients: float
+
+
+def _made(of: _Amounts, blocks: Blocks) -> list[_Made]:
     prints, held = of.of_blocks, of.gradients if of.accumulates else 0.0
     kept, coming = prints.on_device(blocks), prints.coming(blocks)
     narrow = of.narrow_weights + of.layers * of.narrow_weights_by_block
     found = [
-        _moment(of, "loss", held, kept + narrow, of.loss, 0.0),
-        _moment(of, "update", of.gradients, 0.0, 0.0, of.update),
+        _Made("loss", held, kept + narrow, of.loss, 0.0),
+        _Made("update", of.gradients, 0.0, 0.0, of.update),
     ]
     if blocks.kept:
         whole = kept + coming + of.narrow_weights + blocks.kept * of.narrow_weights_by_block
-        found.append(_moment(of, "kept block", held, whole, of.loss_gradient, of.last_pass))
+        found.append(_Made("kept block", held, whole, of.loss_gradient, of.last_pass))
         if blocks.kept > 1 and prints.last_extra:
             whole += prints.last_saving - prints.block
-            found.append(_moment(of, "kept block", of.gradients_after(1), whole, 0.0, of.block_pass))
+            found.append(_Made("kept block", of.gradients_after(1), whole, 0.0, of.block_pass))
     again = blocks.recomputed + blocks.offloaded_inputs
     inputs = blocks.recomputed * prints.input + (prints.last_extra if blocks.last_is_recomputed else 0.0)
     # the first repeated has most inputs beside it, the last most gradients; and the model's last may be a narrow one
@@ -158,8 +177,8 @@ def _moments(of: _Amounts, blocks: Blocks) -> tuple[Moment, ...]:
         block = prints.block - (prints.last_saving if narrowed else 0.0)
         whole = inputs * (1 - passed / again) + coming + block + of.narrow_weights + of.narrow_weights_by_block
         done, made = of.gradients_after(of.layers - again + passed), of.narrowed_pass if narrowed else of.block_pass
-        found.append(_moment(of, "repeated block", done, whole, 0.0, made))
-    return tuple(found)
+        found.append(_Made("repeated block", done, whole, 0.0, made))
+    return found
 
 
 def _lasting(job: Job) -> dict[str, float]:
@@ -181,14 +200,14 @@ def _lasting(job: Job) -> dict[str, float]:
     }
 
 
-def _moment(of: _Amounts, name: str, gradients: float, activations: float, logits: float, transients: float) -> Moment:
+def _moment(of: _Amounts, made: _Made) -> Moment:
     """These bytes, and those that last."""
-    made = {
-        "gradients": gradients,
-        "activations": activations,
-        "logits": logits,
-        "transients": transients,
-        "fragmentation": of.fragmentation * (activations + logits + transients),
+    kinds = {
+        **of.lasting,
+        "gradients": made.gradients,
+        "activations": made.activations,
+        "logits": made.logits,
+        "transients": made.transients,
+        "fragmentation": of.fragmentation * (made.activations + made.logits + made.transients),
     }
-    kinds = {**of.lasting, **made}
-    return Moment(name, {kind: kinds[kind] for kind in KINDS})
+    return Moment(made.name, {kind: kinds[kind] for kind in KINDS})

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from math import ceil
 
 from tenfold.job.activations import FLOAT32_BYTES, touched_bytes
-from tenfold.job.flops import flops_by_part, frozen_flops
+from tenfold.job.flops import attention_is_written_out, flops_by_part, frozen_flops
 from tenfold.job.job import Job
 from tenfold.job.launches import block_launches, end_launches, update_launches
 from tenfold.workload import MicroBatch
@@ -148,7 +148,7 @@ def _attention(job: Job, flops: float) -> dict[str, float]:
     if job.steady:
         uniform = job.workload.longest * job.workload.rows == job.workload.tokens
         return {"attention" if uniform else "ragged_attention": flops * causal}
-    if job.packed_tokens is None and job.largest.masked:
+    if job.packed_tokens is None and job.largest.masked and not attention_is_written_out(job):
         return {"masked_attention": flops}
     return {"attention": flops * causal}
 

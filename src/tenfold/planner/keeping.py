@@ -4,20 +4,34 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import product
 
 from tenfold.cuts import Checkpoint
-from tenfold.job import Job, block_bytes, peak_by_blocks
+from tenfold.job import Job, block_bytes
 
 HOST_SHARE = 0.5
 """How much of a GPU's memory may stand in its host's. Computers that are rented with one GPU have at least as much
 memory as it (16 GB beside the T4 of AWS's g4dn.xlarge, the least there is); pinned memory comes in powers of two."""
 
 
+@dataclass(frozen=True)
+class Room:
+    """What a job may hold, and what it would."""
+
+    peak: Callable[[int, int], float]
+    """Bytes by numbers of recomputed and of offloaded blocks."""
+    bytes: float
+
+    def fits(self, recomputed: int, offloaded: int) -> bool:
+        """Whether it would be enough."""
+        return self.peak(recomputed, offloaded) <= self.bytes
+
+
 def solve_checkpoint(
-    job: Job, room_bytes: float, beside: tuple[int, int], seconds: Callable[[Checkpoint], float]
+    job: Job, room: Room, beside: tuple[int, int], seconds: Callable[[Checkpoint], float]
 ) -> Checkpoint | None:
-    """The cheapest checkpoint with which the job's peak stays within `room_bytes`; None if there is none.
+    """The cheapest checkpoint with which the job's peak stays within `room`; None if there is none.
 
     `beside`: how many blocks can be copied beside a forward pass, and beside a backward one, at no cost; `seconds` of a
     run with a checkpoint. Blocks are alike, so only their numbers count, and seconds grow evenly with either number but
@@ -27,27 +41,18 @@ def solve_checkpoint(
     many as bend.
     """
     layers, most = job.shape.layers, most_offloaded(job)
-    bends_beside = {count + more for count, more in product(beside, (0, 1))} if most else set[int]()
-    known: dict[tuple[int, int], bool] = {}
-    peak = peak_by_blocks(job)
-
-    def fits(recomputed: int, offloaded: int) -> bool:
-        key = (recomputed, offloaded)
-        if key not in known:
-            known[key] = peak(recomputed, offloaded) <= room_bytes
-        return known[key]
-
-    offloads = {0}
+    bends = {min(most, count + more) for count, more in product(beside, (0, 1))} if most else set[int]()
+    offloads = {0, *bends}
     if most:
-        offloads |= {1, most, *(min(most, count) for count in bends_beside)}
-        offloads |= {_fewest(most, lambda n: fits(0, n)), _fewest(most, lambda n: fits(layers - 1 - n, n))}
+        offloads |= {1, most, _fewest(most, lambda n: room.fits(0, n)),
+                     _fewest(most, lambda n: room.fits(layers - 1 - n, n))}  # fmt: skip
     found: list[tuple[float, int, int]] = []
     for offloaded in offloads:
         others = layers - 1 - offloaded  # with so many recomputed, the last block alone is kept
-        fewest = max(_fewest(others, lambda count, n=offloaded: fits(count, n)), 0 if offloaded else 1)
-        for recomputed in {fewest, others + 1, layers, *(layers - count for count in bends_beside)}:
-            asked = recomputed + offloaded > 0 and (recomputed == fewest or recomputed > others)
-            if asked and fits(recomputed, offloaded):
+        fewest = max(_fewest(others, lambda count, n=offloaded: room.fits(count, n)), 0 if offloaded else 1)
+        for recomputed in {fewest, others + 1, layers, *(layers - count for count in bends)}:
+            asked = recomputed == fewest or recomputed > others
+            if asked and room.fits(recomputed, offloaded):
                 found.append((seconds(Checkpoint(recomputed, offloaded)), offloaded, recomputed))
     if not found:
         return None

@@ -8,16 +8,27 @@ dozen GPUs take a second.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from typing import Literal
 
 from tenfold.cuts import Checkpoint, Cut, Fuse, Pack, Quantize
-from tenfold.job import Job, bill, evaluation_work, peak_bytes, seconds_on, training_work, work_seconds
+from tenfold.job import (
+    Job,
+    Work,
+    bill,
+    evaluation_work,
+    peak_by_blocks,
+    peak_bytes,
+    seconds_on,
+    training_work,
+    work_seconds,
+)
 from tenfold.job.seconds import blocks_copied_beside, compiled_graphs, one_save_seconds, saved_share, stalled_seconds
 from tenfold.machine import Machine
-from tenfold.planner.keeping import most_offloaded, solve_checkpoint
+from tenfold.planner.keeping import Room, most_offloaded, solve_checkpoint
 from tenfold.planner.options import (
     Option,
     checkpoint_wish,
@@ -61,15 +72,28 @@ class Combination:
             return named if named.peak_bytes <= room else None
         job = self.base.on(machine)
         beside = blocks_copied_beside(job, machine, work_seconds(self.with_checkpoint(None).training, machine))
-        solved = solve_checkpoint(job, room, beside, lambda cut: self._train_seconds(cut, machine))
+        room_for = Room(self.peak, room)
+        solved = solve_checkpoint(job, room_for, beside, lambda cut: self._train_seconds(cut, machine))
         return None if solved is None else self.with_checkpoint(solved)
 
     def with_checkpoint(self, cut: Checkpoint | None) -> Counted:
         """Counted, once."""
         if cut not in self.counted:
             job = self.base if cut is None else cut.price(self.base)
-            self.counted[cut] = count(job, self.cuts if cut is None else (*self.cuts, cut))
+            cuts = self.cuts if cut is None else (*self.cuts, cut)
+            peak = self.peak(job.recomputed_layers, job.offloaded_layers)
+            self.counted[cut] = Counted(job, cuts, peak, training_work(job), self.evaluation)
         return self.counted[cut]
+
+    @cached_property
+    def peak(self) -> Callable[[int, int], float]:
+        """Bytes by numbers of recomputed and of offloaded blocks, on every machine of the kind."""
+        return peak_by_blocks(self.base)
+
+    @cached_property
+    def evaluation(self) -> Work:
+        """Of which no checkpoint changes anything."""
+        return evaluation_work(self.base)
 
     def _train_seconds(self, cut: Checkpoint, machine: Machine) -> float:
         """Of all that is billed the part that a checkpoint changes."""
@@ -84,7 +108,7 @@ class Combination:
             return self.with_checkpoint(self.checkpoint).peak_bytes
         layers, most = self.base.shape.layers, most_offloaded(self.base)
         solved = [] if self.checkpoint == "never" else [(layers, 0), (layers, most), (layers - most, most)]
-        return min(peak_bytes(self.base.keeping(*blocks)) for blocks in ((0, 0), *solved))
+        return min(self.peak(*blocks) for blocks in ((0, 0), *solved))
 
 
 def priced_ways(recipe: Recipe, dense: Job, machines: Sequence[Machine], rejected: Counter[str]) -> list[Way]:
