@@ -285,7 +285,7 @@ def main() -> None:
     for seed in arguments.seeds:
         for part in arguments.part:
             for leg in arguments.legs:
-                needless = part == "minilm" and leg not in (OWN, "random", "subtokens", "compose")
+                needless = part == "minilm" and leg not in (OWN, "random", "subtokens", "distil")
                 if needless or any((r["part"], r["leg"], r["seed"]) == (part, leg, seed) for r in rows):
                     continue
                 rows.append(run_leg(part, leg, seed, arguments.work))
