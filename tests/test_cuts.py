@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quan
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig.model import build_rig, load_pretrained
 from tenfold.rig.rig import Rig, Source, Task
+from test_job import make_plain_job
 from tiny import tiny_folder
 from vocabularies import growing_folder
 
@@ -54,6 +55,15 @@ def test_is_frozen_and_round_trips_through_json(case: Case) -> None:
     assert eval(repr(case.cut), {type(case.cut).__name__: type(case.cut)}) == case.cut  # noqa: S307
     with pytest.raises(FrozenInstanceError):
         case.cut.name = "other"  # type: ignore[misc]
+
+
+@every_cut
+def test_pricing_leaves_the_job_as_it_was(case: Case) -> None:
+    """What it says of bytes and FLOPs is held against real runs in test_job.py and job/test_job_memory.py."""
+    job = FineTune().price(make_plain_job())
+    before = replace(job)
+    case.cut.price(job)
+    assert job == before
 
 
 @pytest.mark.parametrize(

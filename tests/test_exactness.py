@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from rigs import make_rig, make_rows, relative_error, step_gradient
 from tenfold.cuts import Checkpoint, Cut, Fuse, Pack, on_rig
@@ -105,18 +106,40 @@ def test_a_loss_over_all_rows_is_noticed(family: str) -> None:
     assert relative_error(gradient, step_gradient(rig, unmasked)[1]) > 100 * TOLERANCE
 
 
-def test_a_mean_of_means_is_noticed() -> None:
+@pytest.mark.parametrize(("family", "task"), CASES)
+def test_a_mean_of_means_is_noticed(family: str, task: Task) -> None:
     """The control of accumulation: dividing each micro-batch by its own count is another result."""
-    rows = make_rows("sft")
-    rig = replace(make_rig("llama", "sft"), layout=PaddedLayout(1, 0))
+    rows = make_rows(task)
+    plain = make_rig(family, task)
+    rig = replace(plain, layout=PaddedLayout(3, int(plain.model.config.pad_token_id or 0)))  # the last has two rows
     _, gradient = step_gradient(rig, rows)
-    counted = {id(rig): len(rows)}
+    batches = rig.layout(rows)
 
     def mean_loss(model, batch):
-        whole = sum(b.loss_count for b in rig.layout(rows))
-        return rig.loss(model, batch) / batch.loss_count * whole / counted[id(rig)]
+        whole = sum(b.loss_count for b in batches)
+        return rig.loss(model, batch) / batch.loss_count * whole / len(batches)
 
     assert relative_error(gradient, step_gradient(replace(rig, loss=mean_loss), rows)[1]) > 100 * TOLERANCE
+
+
+@pytest.mark.parametrize(("family", "task"), CASES)
+def test_a_block_that_is_run_again_is_run_with_what_it_holds_then(family: str, task: Task) -> None:
+    """The control of recomputation: weights that change between the passes show where a block is run again, and the
+    comparison sees it."""
+    rows = make_rows(task)
+
+    def gradient_of(cuts: tuple[Cut, ...], factor: float) -> torch.Tensor:
+        rig = on_rig(cuts, make_rig(family, task))
+        (batch,) = PaddedLayout(8, int(rig.model.config.pad_token_id or 0))(rows)
+        loss = rig.loss(rig.model, batch)
+        block = next(module for module in rig.model.modules() if isinstance(module, GradientCheckpointingLayer))
+        next(weight for weight in block.parameters() if weight.ndim == 2).data.mul_(factor)
+        loss.backward()
+        return torch.cat([w.grad.flatten() for _, w in rig.trainable if w.grad is not None])
+
+    again = (Checkpoint(layers=3),)
+    assert relative_error(gradient_of((), 1.0), gradient_of(again, 1.0)) < TOLERANCE
+    assert relative_error(gradient_of((), 1.5), gradient_of(again, 1.5)) > 100 * TOLERANCE
 
 
 def test_every_task_is_covered() -> None:

@@ -12,6 +12,7 @@ import yaml
 import tenfold
 from jobs import make_recipe, write_rows
 from tenfold.calibrate.probes import probes_of
+from tenfold.ledger import open_ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -49,9 +50,7 @@ def test_documented_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "axolotl.yml").write_text(yaml.safe_dump(axolotl))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tenfold.calibrate.calibrate.ENOUGH_SECONDS", 0.0)
-    monkeypatch.setattr(
-        "tenfold.run.meter.process_age_seconds", lambda: 1.0
-    )  # this process is older than a calibration
+    monkeypatch.setattr("tenfold.run.meter.process_age_seconds", lambda: 1.0)  # it is far older
     monkeypatch.setattr("tenfold.calibrate.calibrate.probes_of", lambda machine: probes_of(machine)[1:3])
     assert len(commands()) >= 8
     for command in commands():
@@ -69,6 +68,8 @@ def test_documented_commands_run_in_order(tmp_path: Path, monkeypatch: pytest.Mo
         "runs/recipe/receipt.json",
     ):
         assert (tmp_path / left).is_file(), left
+    with open_ledger() as ledger:
+        assert ledger.verify() == [], "also after a receipt was written again, with a baseline in it"
 
 
 def test_the_documented_recipe_is_valid() -> None:

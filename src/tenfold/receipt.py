@@ -175,6 +175,8 @@ class Baseline(_Value):
     idle_memory_bytes: Amount | None = None
     usd: Amount | None = None
     quality: tuple[Quality, ...] = ()
+    stopped_quality: tuple[Quality, ...] = ()
+    """What it had reached when it was stopped, if it was: no measure of the whole."""
     note: str = ""
     hardware: Hardware | None = None
     data_sha256: Sha256 | None = None

@@ -95,8 +95,7 @@ def to_baseline(
     finished = result.measured_fraction >= 1
     settings = ", ".join(f"{name}={value}" for name, value in result.settings.items())
     notes = [result.how, *result.notes, *([f"set: {settings}"] if settings else [])]
-    if not finished and result.scores is not None and result.scores.accuracy is not None:
-        notes.append(f"accuracy {result.scores.accuracy:.3f} when it was stopped")
+    quality = _quality(result, receipt, targets_per_byte)
     return Baseline(
         kind=kind,
         label=LABELS[kind],
@@ -109,7 +108,8 @@ def to_baseline(
         peak_memory_bytes=None if result.peak_bytes is None else float(result.peak_bytes),
         idle_memory_bytes=None if result.idle_bytes is None else float(result.idle_bytes),
         usd=None if price is None else result.full_seconds / 3600 * price,
-        quality=_quality(result, receipt, targets_per_byte) if finished else (),
+        quality=quality if finished else (),
+        stopped_quality=() if finished else quality,
         note="; ".join(note.rstrip(".") for note in notes),
         hardware=this_hardware(receipt.hardware.machine, torch.device(result.device)),
         data_sha256=receipt.data_sha256,

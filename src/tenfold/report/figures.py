@@ -167,6 +167,10 @@ def quality_lines(receipt: Receipt) -> tuple[QualityLine, ...]:
             theirs = find_quality(baseline.quality, item.metric)
             if theirs is not None:
                 lines.append(_quality_line(baseline.kind, theirs, difference_text(receipt, baseline, item)))
+            stopped = find_quality(baseline.stopped_quality, item.metric)
+            if stopped is not None:
+                whose = f"{baseline.kind}, stopped at {baseline.measured_fraction:.0%}"
+                lines.append(_quality_line(whose, stopped, ""))
     return tuple(lines)
 
 

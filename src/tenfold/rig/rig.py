@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Literal
 
 import torch
@@ -72,6 +73,11 @@ class Rig:
         """Forward and backward pass of a micro-batch on this rig's device: adds to the gradients what it owes to a mean
         over `loss_tokens` targets. Returns its summed loss, float32, detached."""
         return self.backpropagate(self.model, self.loss, batch.to(self.device), loss_tokens, self.dtype)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: what each cut did."""
+        facts = "".join(f"<li>{escape(fact)}</li>" for fact in self.facts)
+        return f"<p>{escape(type(self.model).__name__)}, {self.task}</p><ul>{facts}</ul>"
 
     def mean_loss(
         self, input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None = None
