@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -349,3 +350,21 @@ def test_bad_usage_is_code_2(work: Path, tenfold: Run) -> None:
 def test_json_on_a_failure_leaves_stdout_empty(work: Path, tenfold: Run) -> None:
     for verb in ("plan", "train"):
         assert tenfold(verb, "nope.yaml", "--json", code=2).out == ""
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    work: Path, tenfold: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tenfold.run.checkpoint as module
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "save_file", full)
+        outcome = tenfold("train", "recipe.yaml", code=1)
+    (said,) = outcome.said
+    assert "No space left on device; needs" in said
+    assert "Traceback" not in outcome.err
+    assert not list((work / "run" / "checkpoints").glob("step-*"))
+    assert tenfold("train", "recipe.yaml").code == 0
