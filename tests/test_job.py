@@ -22,6 +22,7 @@ from tenfold.job import Job, bytes_by_kind, flops_by_part, kept_bytes, seconds_b
 from tenfold.job.activations import input_bytes  # noqa: E402
 from tenfold.machine import local_machine  # noqa: E402
 from tenfold.rig.batch import PaddedLayout  # noqa: E402
+from tenfold.rig.compiling import TORCH  # noqa: E402
 from tenfold.rig.loss import classification_loss, next_token_loss  # noqa: E402
 from tenfold.rig.rig import Rig, Source  # noqa: E402
 from tenfold.rig.stored_linear import StoredLinear  # noqa: E402
@@ -163,10 +164,10 @@ def kept_on_paper(job: Job) -> float:
     """Activations, and what of the loss lasts until the backward pass.
 
     Autograd does not see the whole input of a last block that is recomputed and works on fewer rows: the block hands it
-    to its attention by a keyword, which checkpoint holds by itself.
+    to its attention by a keyword, which checkpoint holds by itself; that of torch 2.11 lets autograd hold it.
     """
     total = kept_bytes(job, job.largest)
-    if job.recomputed_layers == job.shape.layers and job.last_block_share < 1:
+    if job.recomputed_layers == job.shape.layers and job.last_block_share < 1 and TORCH >= (2, 13):
         total -= input_bytes(job, job.largest)
     if job.task == "classify":
         return total

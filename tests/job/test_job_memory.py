@@ -19,6 +19,8 @@ from tenfold.rig.precision import autocast  # noqa: E402
 from tenfold.rig.rig import Rig  # noqa: E402
 from test_job import DECODERS, make_job, make_plain_job, make_rig, rows_of  # noqa: E402
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # torch 2.11's
+
 LORA = LoRA(rank=8, alpha=16.0)
 LENGTHS = (250, 230, 210, 190, 120, 60)
 TOLERANCE = 0.06

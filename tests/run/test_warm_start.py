@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import transformers
+from packaging.version import Version
 
 import tenfold
 from tenfold.errors import BudgetReached, InputError
@@ -48,7 +49,9 @@ def test_adapters_load_everywhere_without_resizing(family: str, task: str, tmp_p
     more = {"num_labels": 3} if task == "classify" else {}
     base = auto.from_pretrained(config["base_model_name_or_path"], **more)
     assert not torch.allclose(logits(base, ids), expected, atol=1e-3), "the control: without the adapter it differs"
-    loaded = [peft.PeftModel.from_pretrained(base, adapter), auto.from_pretrained(adapter, **more)]
+    loaded = [peft.PeftModel.from_pretrained(base, adapter)]
+    if Version(transformers.__version__) >= Version("5.23"):  # 5.17 leaves the rows out without a word
+        loaded.append(auto.from_pretrained(adapter, **more))
     if task == "text":
         loaded.append(peft.AutoPeftModelForCausalLM.from_pretrained(adapter))
     for model in loaded:

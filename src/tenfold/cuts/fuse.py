@@ -46,7 +46,7 @@ class Fuse(Cut):
         """Replace the rig's loss by the chunked one; merge and compile its layers."""
         from tenfold.rig.chunked_loss import chunk_loss
 
-        rig = chunk_loss(rig, self.loss_rows, queries=not self.compile)  # compiled, queries are merged with keys
+        rig = chunk_loss(rig, self.loss_rows, narrow=not self.compile)  # its hooks would be a second graph to compile
         if not self.compile:
             return rig
         from tenfold.rig.compiling import compile_rig

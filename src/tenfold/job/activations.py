@@ -81,7 +81,7 @@ def touched_bytes(job: Job, micro: MicroBatch) -> float:
 def block_bytes(job: Job, micro: MicroBatch) -> float:
     """What one block keeps of a micro-batch."""
     if _is_lean(job):
-        return micro.tokens * (_lean_first_width(job) + _lean_last_width(job)) * job.machine.overheads.compiled_kept
+        return micro.tokens * _lean_width(job) * job.machine.overheads.compiled_kept
     return micro.tokens * (_first_width(job) + _last_width(job)) + _attention_bytes(job, micro)
 
 
@@ -92,8 +92,6 @@ def last_block_saving(job: Job, micro: MicroBatch) -> tuple[float, float]:
     if share == 1.0:
         return 0.0, 0.0
     extra = share * input_bytes(job, micro)
-    if _is_lean(job):
-        return (1 - share) * micro.tokens * _lean_last_width(job) * job.machine.overheads.compiled_kept, extra
     query = job.shape.heads * job.shape.head_dim
     saved = (1 - share) * _last_width(job)
     if _keeps_input(job, {"q"}):
@@ -115,21 +113,16 @@ def _is_lean(job: Job) -> bool:
     return job.compiled and bool(job.adapted) and known
 
 
-def _lean_first_width(job: Job) -> float:
-    """The first norm's input; queries, keys, values, output and log-sum-exp of attention; A x of their adapters."""
+def _lean_width(job: Job) -> float:
+    """The inputs of the norms; queries, keys, values, output and log-sum-exp of attention; gate and up; A x of each
+    adapter."""
     shape = job.shape
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    stream = (4 if shape.post_norms else 2) * shape.hidden_size
     normed = query + key if shape.qk_norm else 0
-    width = shape.hidden_size + 2 * query + 2 * key + normed + _thin_width(job, FIRST_LAYERS)
-    return width * job.dtype_bytes + (shape.heads + 1) * FLOAT32_BYTES
-
-
-def _lean_last_width(job: Job) -> float:
-    """The inputs of the other norms, gate and up, and A x of the adapters after attention."""
-    shape = job.shape
-    stream = (3 if shape.post_norms else 1) * shape.hidden_size
-    width = stream + 2 * shape.intermediate_size + _thin_width(job, LAST_LAYERS)
-    return width * job.dtype_bytes + FLOAT32_BYTES
+    thin = _thin_width(job, FIRST_LAYERS | LAST_LAYERS)
+    width = stream + 2 * query + 2 * key + normed + 2 * shape.intermediate_size + thin
+    return width * job.dtype_bytes + (shape.heads + 2) * FLOAT32_BYTES
 
 
 def _first_width(job: Job) -> float:

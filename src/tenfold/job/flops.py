@@ -46,8 +46,8 @@ def frozen_flops(job: Job) -> float:
 
 
 def _narrowed_linears(job: Job) -> list[LinearShape]:
-    """The layers of the last block that see only rows with loss: where compiled, queries are merged with keys."""
-    return [x for x in job.shape.block_linears if x.name not in (KEY_LAYERS if not job.compiled else FIRST_LAYERS)]
+    """The layers of the last block that see only rows with loss."""
+    return [x for x in job.shape.block_linears if x.name not in KEY_LAYERS]
 
 
 def _last_block_weights(job: Job) -> int:

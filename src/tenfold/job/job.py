@@ -276,8 +276,10 @@ class Job:
 
     @property
     def last_block_share(self) -> float:
-        """Share of its tokens that the last block computes beyond keys and values: once fused those that bear loss."""
-        narrowed = self.loss_rows is not None and self.shape.kind == "decoder" and self.head_share <= NARROWED_SHARE
+        """Share of its tokens that the last block computes beyond keys and values: once fused, and where it is not
+        compiled, those that bear loss."""
+        fused = self.loss_rows is not None and not self.compiled and self.shape.kind == "decoder"
+        narrowed = fused and self.head_share <= NARROWED_SHARE
         return self.head_share if narrowed else 1.0
 
     def keeping(self, recomputed: int, offloaded: int) -> Job:

@@ -170,8 +170,8 @@ class ChunkedLoss:
         )
 
 
-def chunk_loss(rig: Rig, rows: int, *, queries: bool = True) -> Rig:
-    """The rig with the chunked loss, and a last block that leaves out rows without loss: also their `queries`.
+def chunk_loss(rig: Rig, rows: int, *, narrow: bool = True) -> Rig:
+    """The rig with the chunked loss and, if `narrow`, a last block that leaves out rows without loss.
 
     Raises NoEffect without a language-model head, InputError where the model does more to its logits than its head.
     """
@@ -182,7 +182,7 @@ def chunk_loss(rig: Rig, rows: int, *, queries: bool = True) -> Rig:
         raise InputError(
             f"fuse: {type(rig.model).__name__} changes its logits after the head ({difference}); set cuts.fuse: false"
         )
-    reason = narrow_last_block(rig.model, queries=queries)
+    reason = narrow_last_block(rig.model) if narrow else "it is compiled like the others"
     skipped = f"the head (not the last block: {reason})" if reason else "the head and most of the last block"
     fact = f"fuse: loss in chunks of {rows} rows, rows without loss skip {skipped}"
     return replace(rig, loss=ChunkedLoss(rows, narrowed=not reason), facts=(*rig.facts, fact))

@@ -12,13 +12,19 @@ from torch._dynamo import mark_static_address
 from torch._inductor.compile_fx import compile_fx
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from tenfold.errors import NoEffect
+from tenfold.errors import InputError, NoEffect
 from tenfold.rig.chunked_loss import ChunkedLoss, loss_in_one_pass
 from tenfold.rig.graphs import GraphedBackward
 from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.merging import merge_products
 from tenfold.rig.packing import PackedLayout
 from tenfold.rig.rig import Rig
+
+TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
+
+COMPILES_ON_CPUS = (2, 13)
+"""With torch 2.11 gradients of what comes before attention are zero, in every backend of torch.compile; with 2.13 they
+are right (tests/rig/test_compiling.py). On GPUs, where plans compile, attention is another and both are right."""
 
 
 def compile_rig(rig: Rig) -> Rig:
@@ -29,6 +35,11 @@ def compile_rig(rig: Rig) -> Rig:
     blocks = [module for module in rig.model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not blocks:
         raise NoEffect(f"fuse: {type(rig.model).__name__} has no layers to compile one by one")
+    if rig.device.type == "cpu" and isinstance(rig.layout, PackedLayout) and TORCH < COMPILES_ON_CPUS:
+        raise InputError(
+            f"fuse: torch {torch.__version__} loses gradients where it compiles packed attention on a CPU; write"
+            " compile=False, or use torch 2.13"
+        )
     groups = merge_products(rig) if rig.adapter is not None else []
     for part in frozen_parts(rig.model):
         # Then the compiler takes them for parameters: free to read again in the backward pass. Else it may count a

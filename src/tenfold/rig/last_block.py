@@ -42,7 +42,7 @@ class _Parts:
     """What attention's input has been through; None if it is the block's own input."""
     attention: torch.nn.Module
     query: torch.nn.Module | None
-    """The projection of queries, where it is a layer of its own that nothing is merged with."""
+    """The projection of queries, where it is a layer of its own."""
     output: torch.nn.Module
     """The projection of what attention gives."""
 
@@ -51,16 +51,16 @@ class _Unlike(Exception):  # no error: the block is left as it is
     """What this block lacks of what `narrow_last_block` looks for."""
 
 
-def narrow_last_block(model: PreTrainedModel, *, queries: bool = True) -> str:
+def narrow_last_block(model: PreTrainedModel) -> str:
     """Let the last block of a decoder leave out rows without loss, in calls with LOSS_ROWS; other calls are as before.
 
-    `queries`: those too. Returns why it cannot be done, and then the model is as it was; "" once it is. Checked on the
-    spot: the hidden states of the rows that are wanted must be the same.
+    Returns why it cannot be done, and then the model is as it was; "" once it is. Checked on the spot: the hidden states
+    of the rows that are wanted must be the same.
     """
     inputs = _probe_inputs(model)
     rows = torch.tensor(PROBE_ROWS, device=model.device)
     try:
-        parts = _parts(model, inputs, queries)
+        parts = _parts(model, inputs)
     except _Unlike as unlike:
         return str(unlike)
     expected = _hidden(model, inputs).flatten(0, 1)[rows]
@@ -147,7 +147,7 @@ def _placed(picked: torch.Tensor, rows: torch.Tensor, shape: torch.Size) -> torc
     return flat.index_put((rows,), picked[0]).unflatten(0, shape)  # unlike index_copy it keeps only the rows' numbers
 
 
-def _parts(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], queries: bool) -> _Parts:
+def _parts(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> _Parts:
     """The parts of the last block, found by watching it run. Raises _Unlike where one is missing."""
     blocks = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not blocks:
@@ -174,7 +174,7 @@ def _parts(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor], queries: 
         block=block,
         norm=norms[0] if norms else None,
         attention=attention,
-        query=named[0] if named and queries else None,
+        query=named[0] if named else None,
         output=outputs[-1],
     )
 
