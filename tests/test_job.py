@@ -164,11 +164,12 @@ def kept_on_paper(job: Job) -> float:
     """Activations, and what of the loss lasts until the backward pass.
 
     Autograd does not see the whole input of a last block that is recomputed and works on fewer rows: the block hands it
-    to its attention by a keyword, which checkpoint holds by itself; that of torch 2.11 lets autograd hold it.
+    to its attention by a keyword, which checkpoint holds by itself. With torch 2.11 it is the picked rows that it does
+    not see.
     """
     total = kept_bytes(job, job.largest)
-    if job.recomputed_layers == job.shape.layers and job.last_block_share < 1 and TORCH >= (2, 13):
-        total -= input_bytes(job, job.largest)
+    if job.recomputed_layers == job.shape.layers and job.last_block_share < 1:
+        total -= input_bytes(job, job.largest) * (1.0 if TORCH >= (2, 13) else job.last_block_share)
     if job.task == "classify":
         return total
     if job.loss_rows is None:

@@ -54,8 +54,8 @@ class _Unlike(Exception):  # no error: the block is left as it is
 def narrow_last_block(model: PreTrainedModel) -> str:
     """Let the last block of a decoder leave out rows without loss, in calls with LOSS_ROWS; other calls are as before.
 
-    Returns why it cannot be done, and then the model is as it was; "" once it is. Checked on the spot: the hidden states
-    of the rows that are wanted must be the same.
+    Returns why it cannot be done, and then the model is as it was; "" once it is. Checked on the spot: the hidden
+    states of the rows that are wanted must be the same.
     """
     inputs = _probe_inputs(model)
     rows = torch.tensor(PROBE_ROWS, device=model.device)
