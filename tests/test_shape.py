@@ -11,7 +11,7 @@ import pytest
 
 from shapes import LLAMA_8B
 from tenfold.errors import InputError
-from tenfold.shape import read_shape, shape_from_config
+from tenfold.shape import read, read_shape, shape_from_config
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -225,3 +225,23 @@ def test_what_is_not_here_is_named(name: str, message: str, tmp_path: Path, monk
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(InputError, match=message):
         read_shape(name)
+
+
+def test_a_hub_that_has_no_address_here_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def unknown(host: str, port: int) -> None:
+        asked.append(host)
+        raise OSError("Name or service not known")
+
+    for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    read._hub_is_known.cache_clear()
+    try:
+        with pytest.raises(InputError, match=r"'nobody/nothing': .* and hub\.example cannot be reached; name a folder"):
+            read_shape("nobody/nothing")
+    finally:
+        read._hub_is_known.cache_clear()
+    assert asked == ["hub.example"]

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Mapping
+from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tenfold.errors import InputError
 from tenfold.shape.shape import Shape, Stored, shape_from_config
@@ -67,6 +70,11 @@ def _not_found(name: str) -> str:
         return f"model: {name!r}: no such folder; check the spelling"
     if _offline():
         return f"model: {name!r}: not in the Hugging Face cache, and HF_HUB_OFFLINE is set; download it first"
+    if not _hub_is_known():
+        return (
+            f"model: {name!r}: no such folder, not in the Hugging Face cache, and {_hub()} cannot be reached; name a"
+            " folder, or try again with a network"
+        )
     return f"model: {name!r}: no such folder, nor on the Hugging Face hub or in its cache; check the spelling"
 
 
@@ -80,6 +88,21 @@ TRUE = {"1", "ON", "YES", "TRUE"}
 
 def _offline() -> bool:
     return any(os.environ.get(key, "").upper() in TRUE for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+
+
+def _hub() -> str:
+    return urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname or "huggingface.co"
+
+
+@cache
+def _hub_is_known() -> bool:
+    """Whether the hub has an address here, or a proxy would know it: huggingface_hub itself asks for half a minute."""
+    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
+        return True
+    try:
+        return bool(socket.getaddrinfo(_hub(), 443))
+    except OSError:
+        return False
 
 
 def _find(name: str, file: str, revision: str | None) -> Path | None:
@@ -96,7 +119,7 @@ def _find(name: str, file: str, revision: str | None) -> Path | None:
             f"model: {name!r}: no such folder; Hugging Face ids need pip install 'tenfold[train]'"
         ) from error
     try:
-        return Path(hf_hub_download(name, file, revision=revision, local_files_only=_offline()))
+        return Path(hf_hub_download(name, file, revision=revision, local_files_only=_offline() or not _hub_is_known()))
     except (OSError, ValueError):  # every error of huggingface_hub and of the network below it is one of these
         return None
 
