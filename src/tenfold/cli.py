@@ -82,10 +82,12 @@ def calibrate(
     from tenfold.calibrate.calibrate import calibrate as measure
     from tenfold.calibrate.calibrate import render_calibration
     from tenfold.machine import local_machine
+    from tenfold.run.meter import process_age_seconds
 
     if not 10 <= seconds <= 600:
         raise InputError(f"--seconds: found {seconds:g}, expected 10 to 600")
-    found = measure(local_machine(), seconds, lambda text: print(text, file=sys.stderr, flush=True))
+    age = process_age_seconds()
+    found = measure(local_machine(), seconds, lambda text: print(text, file=sys.stderr, flush=True), age_seconds=age)
     path = found.write()
     _show({"file": str(path), **found.row()} if as_json else render_calibration(found, path))
 

@@ -67,15 +67,23 @@ class Calibration:
         return path
 
 
-def calibrate(machine: Machine, seconds: float = SECONDS, tell: Callable[[str], None] = lambda _: None) -> Calibration:
+def calibrate(
+    machine: Machine,
+    seconds: float = SECONDS,
+    tell: Callable[[str], None] = lambda _: None,
+    *,
+    age_seconds: float = 0.0,
+) -> Calibration:
     """Time the probes of `machine`, which must be this computer, and fit its rates to them.
 
-    All of it takes at most `seconds` of this process's life. Raises InputError where nothing could be timed.
+    All of it takes at most `seconds`, of which `age_seconds` have passed. Raises InputError where nothing could be timed.
     """
     if not machine.here:
         raise InputError(f"{machine.name}: only the computer at hand can be measured; run tenfold calibrate there")
-    import_seconds = _import_everything()
-    started = time.monotonic() - import_seconds
+    started = time.monotonic() - age_seconds
+    import_module("torch")
+    import_module("transformers").AutoModelForCausalLM  # noqa: B018  # imported when it is asked for
+    import_seconds = time.monotonic() - started
     measured = f"imports and disk measured here, {datetime.now(UTC).date()}; the rest: {machine.overheads.source}"
     overheads = replace(machine.overheads, import_seconds=import_seconds, source=measured, **_disk_rates())
     observations: list[Observation] = []
@@ -137,15 +145,6 @@ def _fitted(
     )
     efficiency = replace(efficiency, error=error, guessed=False, source=source)
     return Calibration(machine.device, efficiency, overheads, probes, left_out)
-
-
-def _import_everything() -> float:
-    """Seconds from this process's start until a run could build its model."""
-    import_module("torch")
-    import_module("transformers").AutoModelForCausalLM  # noqa: B018  # imported when it is asked for
-    from tenfold.run.meter import process_age_seconds
-
-    return process_age_seconds()
 
 
 def _disk_rates() -> dict[str, float]:

@@ -129,7 +129,7 @@ def _amounts(job: Job) -> _Amounts:
         layers=layers,
         of_blocks=footprint(job, job.largest),
         lasting=_lasting(job),
-        fragmentation=job.machine.overheads.fragmentation,
+        fragmentation=_fragmentation(job),
         gradients=gradients,
         accumulates=job.accumulates,
         gradients_by_block=by_block,
@@ -196,8 +196,21 @@ def _lasting(job: Job) -> dict[str, float]:
         "weights": weights,
         "adapters": float(FLOAT32_BYTES * (job.adapter_parameters + (job.row_parameters if job.adapted else 0))),
         "optimizer": 2.0 * MOMENT_BYTES[job.optimizer] * job.trained_parameters,
-        "libraries": job.machine.overheads.library_bytes,
+        "libraries": job.machine.overheads.library_bytes
+        + (job.machine.overheads.varied_bytes if _varies(job) else 0.0),
     }
+
+
+def _varies(job: Job) -> bool:
+    """Padded micro-batches have many shapes."""
+    return job.packed_tokens is None and len(job.workload.lengths) > 1
+
+
+def _fragmentation(job: Job) -> float:
+    known = job.machine.overheads
+    if job.packed_tokens is not None:
+        return known.fragmentation
+    return known.fragmentation_varied if _varies(job) else 0.0
 
 
 def _moment(of: _Amounts, made: _Made) -> Moment:

@@ -84,7 +84,12 @@ class Overheads:
     library_bytes: float
     """What the process holds before there is a model: libraries on a CPU, context and workspaces on a GPU."""
     fragmentation: float
-    """What the allocator holds beyond live tensors, as a share of activations and transients."""
+    """What the allocator holds beyond live tensors, as a share of activations and transients, where rows are packed;
+    nothing where all micro-batches have one shape."""
+    fragmentation_varied: float
+    """The same where padded micro-batches have many shapes."""
+    varied_bytes: float
+    """What libraries keep for each of those shapes."""
     compiled_kept: float
     """What compiled layers keep, as a share of what the formulas count."""
     compiled_widths: float
