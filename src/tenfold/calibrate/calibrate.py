@@ -76,7 +76,7 @@ def calibrate(
 ) -> Calibration:
     """Time the probes of `machine`, which must be this computer, and fit its rates to them.
 
-    All of it takes at most `seconds`, of which `age_seconds` have passed. Raises InputError where nothing could be timed.
+    It takes at most `seconds`, of which `age_seconds` have passed. Raises InputError where nothing could be timed.
     """
     if not machine.here:
         raise InputError(f"{machine.name}: only the computer at hand can be measured; run tenfold calibrate there")
