@@ -9,30 +9,19 @@ import pytest
 from rich.console import Console
 
 from measured import LORA_MEASURED
+from paper import CONFIG, ROWS
 from tenfold.machine import catalogue
 from tenfold.planner import Plan, make_plan
 from tenfold.planner.explain import duration, render_plan
 from tenfold.recipe import recipe_from_dict
 from tenfold.shape import shape_from_config
-from tenfold.workload import Workload
-
-CONFIG = {
-    "model_type": "llama",
-    "hidden_size": 2048,
-    "num_hidden_layers": 16,
-    "num_attention_heads": 32,
-    "intermediate_size": 8192,
-    "vocab_size": 128256,
-    "max_position_embeddings": 8192,
-}
 
 
 def make(name: str = "one-billion", usd_per_hour: float | None = 2.0, guessed: bool = False) -> Plan:
     machine = next(machine for machine in catalogue() if machine.name == "H200 SXM")
     machine = replace(machine, rent_usd_per_hour=usd_per_hour, efficiency=replace(machine.efficiency, guessed=guessed))
     recipe = recipe_from_dict({"model": "m", "task": "text", "data": {"train": "rows.jsonl"}})
-    workload = Workload(tuple((length, 50) for length in range(100, 900, 100)), loss_tokens=100_000)
-    return make_plan(recipe, shape_from_config(name, CONFIG), workload, (machine,), LORA_MEASURED)
+    return make_plan(recipe, shape_from_config(name, CONFIG), ROWS, (machine,), LORA_MEASURED)
 
 
 def shown(plan: Plan) -> str:

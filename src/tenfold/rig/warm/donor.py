@@ -6,6 +6,7 @@ so that the donor may be wider or narrower.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -58,16 +59,24 @@ def read_donor(request: Request) -> Donor:
     return Donor(_load(request.donor), shared[:, 0], shared[:, 1], ids, places)
 
 
-def imported_rows(request: Request) -> Rows:
-    """The donor's rows through the fitted map; tokens that it lacks are means of their parts."""
+def rows_from_donor(
+    request: Request, make: Callable[[Donor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+) -> Rows:
+    """What `make` finds for each table from the donor's of the same side [., d], our old rows [., h] and what is there
+    without a donor [m, h]: the means of the new tokens' parts."""
     donor = read_donor(request)
     fallback = on_both(request.tables, lambda table: mean_of_parts(table, request))
     return Rows(
-        _mapped(donor, donor.tables.input, request.tables.input, fallback.input),
+        make(donor, donor.tables.input, request.tables.input, fallback.input),
         None
         if request.tables.output is None or fallback.output is None
-        else _mapped(donor, donor.output, request.tables.output, fallback.output),
+        else make(donor, donor.output, request.tables.output, fallback.output),
     )
+
+
+def imported_rows(request: Request) -> Rows:
+    """The donor's rows through the fitted map; tokens that it lacks are means of their parts."""
+    return rows_from_donor(request, _mapped)
 
 
 def _mapped(donor: Donor, theirs: torch.Tensor, ours: torch.Tensor, fallback: torch.Tensor) -> torch.Tensor:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import torch
 
-from tenfold.rig.warm.donor import Donor, read_donor
-from tenfold.rig.warm.means import mean_of_parts, with_norms_of
-from tenfold.rig.warm.request import Request, Rows, on_both
+from tenfold.rig.warm.donor import Donor, rows_from_donor
+from tenfold.rig.warm.means import with_norms_of
+from tenfold.rig.warm.request import Request, Rows
 
 SPARSITY = 64
 """Tokens that are combined (ibid., section 4); at most a quarter of the donor's width, or every row would fit."""
@@ -22,14 +22,7 @@ AT_ONCE = 256
 def transplanted_rows(request: Request) -> Rows:
     """OMP over the shared tokens, each table from the donor's of the same side; tokens that the donor lacks are means
     of their parts."""
-    donor = read_donor(request)
-    fallback = on_both(request.tables, lambda table: mean_of_parts(table, request))
-    return Rows(
-        _combined(donor, donor.tables.input, request.tables.input, fallback.input),
-        None
-        if request.tables.output is None or fallback.output is None
-        else _combined(donor, donor.output, request.tables.output, fallback.output),
-    )
+    return rows_from_donor(request, _combined)
 
 
 def _combined(donor: Donor, theirs: torch.Tensor, ours: torch.Tensor, fallback: torch.Tensor) -> torch.Tensor:
