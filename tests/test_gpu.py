@@ -16,9 +16,11 @@ import transformers
 from rigs import make_rows, relative_error
 from tenfold.cuts import Checkpoint, Cut, Fuse, LoRA, Pack, Quantize, on_rig
 from tenfold.data.tokenize import Sample
-from tenfold.rig.batch import PaddedLayout
+from tenfold.rig.batch import Batch, PaddedLayout
+from tenfold.rig.graphs import RecordingFailed
 from tenfold.rig.model import rig_around
 from tenfold.rig.rig import Rig
+from tenfold.rig.shrinking import recover
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -32,6 +34,10 @@ CASES: dict[str, tuple[Cut, ...]] = {
     "compiled": (Pack(tokens=256), Fuse(loss_rows=64, compile=True)),
     "recomputed": (Pack(tokens=256), Fuse(loss_rows=64, compile=True), Checkpoint(2)),
     "padded": (Fuse(loss_rows=64, compile=True),),
+    "plain, last block on loss rows": (Pack(tokens=256), Fuse(loss_rows=64)),
+    "offloaded": (Pack(tokens=256), Fuse(loss_rows=64), Checkpoint(0, offload=2)),
+    "recomputed and offloaded": (Pack(tokens=256), Fuse(loss_rows=64), Checkpoint(3, offload=2)),
+    "compiled and offloaded": (Pack(tokens=256), Fuse(loss_rows=64, compile=True), Checkpoint(2, offload=1)),
 }
 
 
@@ -97,6 +103,29 @@ def test_other_rows_of_the_same_shape_are_not_mistaken_for_the_recorded_ones() -
         _, recorded = gradient(rig, rows)
     others = [replace(row, input_ids=row.input_ids[::-1]) for row in rows]
     assert relative_error(recorded, gradient(rig, others)[1]) > 10 * BF16
+
+
+def test_a_pass_that_cannot_be_recorded_runs_on_without_recording(reference: tuple[float, torch.Tensor]) -> None:
+    rig = on_rig(CASES["compiled"], llama(torch.bfloat16))
+    plain_loss = rig.loss
+
+    def looks_at_the_host(model: transformers.PreTrainedModel, batch: Batch) -> torch.Tensor:
+        loss = plain_loss(model, batch)
+        return loss if loss.isfinite().item() else loss * 0  # reading a number on the host ends a recording
+
+    rig = replace(rig, loss=looks_at_the_host)
+    rig.model.train()
+    rows = make_rows("sft", count=16, longest=100)
+    for _ in range(2):
+        gradient(rig, rows)
+    with pytest.raises(RecordingFailed) as raised:
+        gradient(rig, rows)
+    found = recover(rig, raised.value, longest_row=100)
+    assert found is not None and "without recording" in found[1]
+    for _ in range(3):
+        loss, values = gradient(found[0], rows)
+        assert loss == pytest.approx(reference[0], rel=5e-3)
+        assert relative_error(reference[1], values) < BF16
 
 
 QUANTIZED = {

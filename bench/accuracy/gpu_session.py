@@ -2,10 +2,16 @@
 
 Between two of them everything is freed, torch's allocator emptied and its peak reset; compiled code is forgotten. So
 peaks and steps are those of the configuration alone, and only Python's imports and CUDA's context are shared.
+
+    python bench/accuracy/gpu_session.py [--total-seconds 560] [--out bench/results/plan_accuracy_gpu.json]
+
+Again to go on: what has a row in the file is not measured again.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import gc
 import sys
 import time
@@ -14,10 +20,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-sys.path[:0] = [str(Path(__file__).resolve().parent)]
+STARTED = time.perf_counter()
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE)]
 
 from collect import Collection  # noqa: E402
-from gpu_configurations import OnGpu  # noqa: E402
+from gpu_configurations import GPU, OnGpu  # noqa: E402
 
 ENOUGH_SECONDS = 1.5
 LONGEST_SECONDS = 40.0
@@ -93,3 +101,21 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['name']}: {1000 * steps[len(steps) // 2]:,.0f} ms, {peak:.2f} GB allocated,"
         f" first {found['first_step_seconds']:.1f} s, {row['seconds']:.0f} s in all"
     )
+
+
+def main() -> None:
+    """Measure what has no row yet, as far as time allows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--total-seconds", type=float, default=560.0)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "plan_accuracy_gpu.json")
+    arguments = parser.parse_args()
+    collection = Collection(arguments.out, "plan-accuracy-gpu")
+    collection.body.setdefault("date", datetime.date.today().isoformat())
+    measure(collection, GPU, arguments.total_seconds, STARTED, arguments.device)
+    left = collection.missing([one.name for one in GPU])
+    print(f"{len(GPU) - len(left)} of {len(GPU)} measured: {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -58,7 +58,9 @@ def command(system: str) -> list[str]:
     if not system.startswith("ours-"):
         return SYSTEMS[system]
     setting, _, tokens = system.removeprefix("ours-").partition("@")
-    return ["ours.py", "--setting", setting, *(["--micro-tokens", tokens] if tokens else [])]
+    size = ["--micro-tokens", tokens] if tokens else []
+    # The peers' full rows keep weights, gradients and moments in bf16; beside them so do ours.
+    return ["ours.py", "--setting", setting, *size, *(["--bf16-weights"] if setting.startswith("full") else [])]
 
 
 def call(words: list[str], seconds: float, log: Path) -> str | None:

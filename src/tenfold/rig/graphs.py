@@ -90,6 +90,8 @@ class GraphedBackward:
         still = cloned(batch)
         loss_tokens = torch.ones((), device=batch.input_ids.device)
         graph = torch.cuda.CUDAGraph()
+        generator = torch.cuda.default_generators[batch.input_ids.get_device()]
+        before = generator.clone_state()
         try:
             # Within a stream of its own, because torch.cuda.graph leaves its stream behind where its own end fails.
             with (
@@ -98,6 +100,7 @@ class GraphedBackward:
             ):
                 summed = eager_backward(model, loss, still, loss_tokens, dtype)
         except RuntimeError as error:
+            generator.graphsafe_set_state(before)  # else it waits for the end of the recording, and draws no more
             raise RecordingFailed(str(error).splitlines()[0]) from error
         self._pool = graph.pool()
         return _Recorded(graph, still, loss_tokens, summed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import torch
@@ -79,7 +80,7 @@ class Fp8:
 
     def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """dy of each layer to their dy W, [T, K], by one product."""
-        return _fp8_input_gradient(_beside(dys), parts[2] if len(parts) > 2 else parts[0].t().contiguous(), parts[1])
+        return _fp8_input_gradient(dys, parts[2] if len(parts) > 2 else parts[0].t().contiguous(), parts[1])
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class StoredFp8:
     def input_gradient(self, dys: Sequence[torch.Tensor], parts: Sequence[torch.Tensor]) -> torch.Tensor:
         """dy of each layer to their dy W, [T, K] float32."""
         layers = zip(dys, self._weights(parts), strict=True)
-        return _sum([_fp8_input_gradient(dy, codes.t().contiguous(), scale) for dy, (codes, scale) in layers])
+        return _sum([_fp8_input_gradient([dy], codes.t().contiguous(), scale) for dy, (codes, scale) in layers])
 
     def _weights(self, parts: Sequence[torch.Tensor]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for *own, scale in _by_layer(parts, len(self.names) + 1):
@@ -122,18 +123,24 @@ def _sum(values: Sequence[torch.Tensor]) -> torch.Tensor:
     return sum(wide[1:], wide[0])
 
 
-def _fp8_input_gradient(dy: torch.Tensor, turned: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """dy [T, N] times W [N, K], given as its fp8 numbers transposed, [K, N], and the scale [N] of its rows, which join
-    dy before it is rounded to fp8, because they run along what is summed."""
-    ones = torch.ones(turned.shape[0], dtype=torch.float32, device=dy.device)
-    return scaled_product(*fp8_rows(dy.float() * scale), turned, ones)
+def _fp8_input_gradient(dys: Sequence[torch.Tensor], turned: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """dy [T, n] of each layer, side by side, times W [N, K], given as its fp8 numbers transposed, [K, N], and the scale
+    [N] of its rows, which join dy before it is rounded to fp8, because they run along what is summed."""
+    ones = torch.ones(turned.shape[0], dtype=torch.float32, device=turned.device)
+    widths = [dy.shape[1] for dy in dys]
+    if len(set(widths)) > 1:  # those of one width are rounded in one pass, each in its place; others are laid out first
+        dys, widths = [_beside(dys)], [sum(widths)]
+    wide = [dy.float() * own for dy, own in zip(dys, scale.split(widths), strict=True)]
+    return scaled_product(*fp8_rows(*wide), turned, ones)
 
 
-def fp8_rows(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """x [T, K] as float8_e4m3fn and the float32 scale [T, 1] of each row; rows of zeros stay zeros."""
-    wide = x.float()
-    scale = wide.abs().amax(-1, keepdim=True).clamp_min(1e-12) / FP8_LARGEST
-    return (wide / scale).to(torch.float8_e4m3fn), scale
+def fp8_rows(*parts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Parts [T, k], side by side, as float8_e4m3fn, and the float32 scale [T, 1] of each row; rows of zeros stay so."""
+    wide = [part.float() for part in parts]
+    largest = reduce(torch.maximum, [part.abs().amax(-1, keepdim=True) for part in wide])
+    largest = largest.clamp_min(1e-12)
+    narrower = FP8_LARGEST / largest  # a product for each number, not a division
+    return _beside([(part * narrower).to(torch.float8_e4m3fn) for part in wide]), largest / FP8_LARGEST
 
 
 def scaled_product(x: torch.Tensor, x_scale: torch.Tensor, weight: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
