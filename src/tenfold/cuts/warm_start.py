@@ -10,20 +10,32 @@ from tenfold.cuts.cut import Cut
 if TYPE_CHECKING:
     from tenfold.job import Job
     from tenfold.rig.rig import Rig
+    from tenfold.shape import Shape
 
 Method = Literal["random", "mean", "subtokens", "compose", "focus", "transplant", "donor", "distil"]
 
 DISTIL_BLOCKS = 1
 """distil matches states after so many blocks."""
 
-DISTIL_POSITIONS = 12
+DISTIL_POSITIONS = 3
 """distil reads so many tokens of text for each new row."""
 
-DISTIL_EPOCHS = 3
-"""distil goes over them so many times."""
+DISTIL_EPOCHS = 6
+"""distil goes over them so many times: what the teacher says is computed once, and costs as much as five of them."""
 
-RETENTION_TOKENS = 3 * 10_000
-"""Tokens of the old domain that are scored: 16 texts of 2,000 characters, three times (run/retention.py)."""
+TOKENS_AT_ONCE = 2000
+"""That distil reads, about; a text of the old domain is no longer."""
+
+LOGIT_ROWS = 256
+"""Positions whose logits distil has at once."""
+
+RETENTION_LONGEST = 625
+"""Tokens of a text of the old domain, of 2,000 characters (run/retention.py)."""
+
+RETENTION_TOKENS = 3 * 16 * RETENTION_LONGEST
+"""That are scored: 16 texts, three times."""
+
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -90,17 +102,42 @@ class WarmStart(Cut):
             shape=shape,
             workload=workload,
             row_parameters=rows,
+            preparation_bytes=self._preparation_bytes(job, shape, rows),
             preparation_flops=2.0 * RETENTION_TOKENS * job.shape.block_parameters
             + (self._distil_flops(job) if rows and self.initialise == "distil" else 0.0),
             full_block_parameters=blocks,
         )
+
+    def _preparation_bytes(self, job: Job, shape: Shape, rows: int) -> float:
+        """The named model whole and dense, however it is stored later, and beside it all of a model with other blocks;
+        and the most of: a pass over text, its logits, what distil keeps, tables old, new and in place."""
+        size = job.loaded_bytes
+        whole = size * (job.shape.parameters + (shape.parameters if self.changes_layers else 0))
+        made = [
+            FLOAT32_BYTES * TOKENS_AT_ONCE * (3.0 * shape.intermediate_size + 4.0 * shape.hidden_size),
+            3.0 * FLOAT32_BYTES * RETENTION_LONGEST * shape.vocab_size,
+        ]
+        if rows:
+            table = shape.hidden_size * shape.vocab_size
+            made.append((2.0 * FLOAT32_BYTES + size) * table * shape.tables)
+            if self.initialise == "distil":
+                lessons = 2.0 * self._distil_positions(job) * shape.hidden_size
+                logits = 2.0 * LOGIT_ROWS * shape.vocab_size
+                made[0] += FLOAT32_BYTES * (lessons + 4.0 * rows)  # rows, their gradients and Adam's moments
+                made.append(size * table + FLOAT32_BYTES * (lessons + logits))
+        return whole + max(made)
+
+    def _distil_positions(self, job: Job) -> int:
+        new = job.workload.new_vocabulary
+        assert new is not None
+        return min(DISTIL_POSITIONS * new.new_rows, new.workload.tokens)
 
     def _distil_flops(self, job: Job) -> float:
         """The teacher reads old tokens once; then rows are fitted through the first blocks, and below the head."""
         new = job.workload.new_vocabulary
         assert new is not None
         shape = job.shape
-        positions = min(DISTIL_POSITIONS * new.new_rows, new.workload.tokens)
+        positions = self._distil_positions(job)
         head = 0 if job.task == "classify" else shape.hidden_size
         teacher = 2.0 * (shape.block_parameters + head * shape.vocab_size) * job.workload.tokens / new.workload.tokens
         fitted = shape.block_parameters * min(1.0, DISTIL_BLOCKS / shape.layers) + head * new.new_rows
