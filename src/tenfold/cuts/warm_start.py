@@ -24,7 +24,7 @@ DISTIL_EPOCHS = 6
 """distil goes over them so many times: what the teacher says is computed once, and costs as much as five of them."""
 
 TOKENS_AT_ONCE = 2000
-"""That distil reads, about; a text of the old domain is no longer."""
+"""Old tokens that distil reads, about."""
 
 LOGIT_ROWS = 256
 """Positions whose logits distil has at once."""
@@ -111,20 +111,19 @@ class WarmStart(Cut):
     def _preparation_bytes(self, job: Job, shape: Shape, rows: int) -> float:
         """The named model whole and dense, however it is stored later, and beside it all of a model with other blocks;
         and the most of: a pass over text, its logits, what distil keeps, tables old, new and in place."""
-        size = job.loaded_bytes
+        size, distils = job.loaded_bytes, bool(rows) and self.initialise == "distil"
         whole = size * (job.shape.parameters + (shape.parameters if self.changes_layers else 0))
-        made = [
-            FLOAT32_BYTES * TOKENS_AT_ONCE * (3.0 * shape.intermediate_size + 4.0 * shape.hidden_size),
+        table = shape.hidden_size * shape.vocab_size
+        positions = self._distil_positions(job) if distils else 0
+        lessons = FLOAT32_BYTES * (2.0 * positions * shape.hidden_size + 4.0 * rows)  # and rows as Adam holds them
+        read = max(RETENTION_LONGEST, min(TOKENS_AT_ONCE, 2 * positions))
+        pass_over_text = FLOAT32_BYTES * read * (3.0 * shape.intermediate_size + 4.0 * shape.hidden_size)
+        made = (
             3.0 * FLOAT32_BYTES * RETENTION_LONGEST * shape.vocab_size,
-        ]
-        if rows:
-            table = shape.hidden_size * shape.vocab_size
-            made.append((2.0 * FLOAT32_BYTES + size) * table * shape.tables)
-            if self.initialise == "distil":
-                lessons = 2.0 * self._distil_positions(job) * shape.hidden_size
-                logits = 2.0 * LOGIT_ROWS * shape.vocab_size
-                made[0] += FLOAT32_BYTES * (lessons + 4.0 * rows)  # rows, their gradients and Adam's moments
-                made.append(size * table + FLOAT32_BYTES * (lessons + logits))
+            pass_over_text + (lessons if distils else 0.0),
+            size * table + lessons + 2.0 * FLOAT32_BYTES * LOGIT_ROWS * shape.vocab_size if distils else 0.0,
+            (2.0 * FLOAT32_BYTES + size) * table * shape.tables if rows else 0.0,
+        )
         return whole + max(made)
 
     def _distil_positions(self, job: Job) -> int:
