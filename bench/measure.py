@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHARED = Path(os.environ.get("TENFOLD_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+"""Models and data of the benchmarks: the folder that TENFOLD_SHARED names, or the one beside this checkout."""
 PACKAGES = ("tenfold", "torch", "transformers", "tokenizers", "trl", "peft")
 
 

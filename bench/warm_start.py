@@ -1,22 +1,25 @@
 """What a new vocabulary saves, and what new rows should start as: classics-28m on PubMedQA, MiniLM on its abstracts.
 
-    python bench/warm_start.py [--part classics minilm] [--legs distil random ...] [--seeds 0 1 2] [--work folder]
+    python bench/warm_start.py [--part classics minilm] [--only random,mean ...]
+        [--seeds 0 1 2] [--epochs 3] [--work folder]
+    python bench/warm_start.py --merge [--work folder]
 
-Every leg is a fresh `tenfold train`; a leg whose row is in the result file already is not run again, so that the whole
-may be done in pieces. Documents are dealt to training and evaluation by the seed, which also orders the rows and draws
-what is random. The tokens are those that `tokens: auto` chooses. Legs of one part differ in the start of the new rows
-alone, so that a step is the same work in all of them: compute to reach a loss is steps up to there, between two
-evaluations by the straight line, at the median seconds of a step of all legs, and the time that the rows took to
-initialise; evaluations are not counted.
+Models and data are read from the folder that TENFOLD_SHARED names, or else from shared/ beside this checkout.
+Every leg is a fresh `tenfold train`, and leaves its row in a file of its own in the work folder; a leg whose file is
+there is not run again. So the whole may be done in pieces, also at the same time on cores of their own:
+
+    taskset -c 0,1 python bench/warm_start.py --only random --work rows & taskset -c 2,3 python bench/warm_start.py ...
+
+--merge makes one result of all rows with the same part, hardware and epochs. Documents are dealt to training and
+evaluation by the seed, which also orders the rows and draws what is random. The tokens are those that `tokens: auto`
+chooses. How compute to reach a loss is counted stands in bench/warm_start_summary.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import random
-import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,18 +27,23 @@ from typing import Any
 
 import yaml
 
-from measure import RESULTS, SHARED, fresh, interval, machine, tenfold_command, write_result
+from measure import SHARED, fresh, machine, tenfold_command
+from warm_start_summary import OWN, merge
 
 CLASSICS = SHARED / "models" / "classics-28m"
 TRAINED, EVALUATED = 640, 40
 """Documents."""
 DONOR_STEPS = 300
-OWN = "own vocabulary"
 METHODS = ("random", "mean", "subtokens", "compose", "focus", "transplant", "donor", "distil")
 TRAIN = {"batch_size": 32, "epochs": 1.0, "eval_every_steps": 2, "learning_rate": 1e-3}
 MINILM_TRAIN = {"batch_size": 32, "epochs": 2.0, "learning_rate": 2e-3, "dropout": 0.0}
 SECTIONS = ("BACKGROUND", "OBJECTIVE", "METHODS", "RESULTS", "CONCLUSIONS")
 USD_PER_HOUR = 0.0816
+SETTINGS = {
+    "classics": {"model": "classics-28m", "data": "PubMedQA", "documents": TRAINED, "evaluated": EVALUATED, **TRAIN},
+    "minilm": {"model": "all-MiniLM-L6-v2", "data": "sections of PubMedQA's abstracts", **MINILM_TRAIN},
+}
+NEEDLESS = {"minilm": frozenset(METHODS) - {"random", "subtokens", "distil"}}
 
 
 def packaged_model() -> Path:
@@ -83,10 +91,10 @@ def prepare_sections(seed: int, work: Path) -> dict[str, str]:
     }
 
 
-def recipe_of(part: str, leg: str, seed: int, work: Path, folder: Path) -> dict[str, Any]:
+def recipe_of(part: str, leg: str, seed: int, epochs: float, work: Path, folder: Path) -> dict[str, Any]:
     """What a leg trains."""
     classics = part == "classics"
-    data = (prepare_texts if classics else prepare_sections)(seed, work)
+    data = (prepare_texts if classics else prepare_sections)(seed, folder)
     warm: Any = False
     if leg != OWN:
         warm = {"tokens": "auto", "initialise": leg, "old_text": data["old"]}
@@ -98,7 +106,7 @@ def recipe_of(part: str, leg: str, seed: int, work: Path, folder: Path) -> dict[
         "data": {"train": data["train"], "eval": data["eval"]},
         "machine": {"name": "local", "usd_per_hour": USD_PER_HOUR},
         "cuts": {"lora": True, "pack": {"tokens": 2048 if classics else 512}, "warm_start": warm},
-        "train": {**(TRAIN if classics else MINILM_TRAIN), "seed": seed},
+        "train": {**(TRAIN if classics else MINILM_TRAIN), "epochs": epochs, "seed": seed},
         "output": {"folder": str(folder / "run"), "ledger": str(folder / "ledger.sqlite")},
     }
 
@@ -112,13 +120,14 @@ def donor(seed: int, work: Path, data: dict[str, str]) -> Path:
     import transformers
 
     from tenfold.data import read_tokenizer
+    from tenfold.durable import write_folder
     from tenfold.vocabulary import extend
 
     folder = work / f"donor-{seed}"
     if folder.is_dir():
         return folder
-    tokens_file = work / f"tokens-{seed}.json"
-    recipe = work / f"tokens-{seed}.yaml"
+    beside = Path(data["train"]).parent
+    tokens_file, recipe = beside / "tokens.json", beside / "tokens.yaml"
     recipe.write_text(
         yaml.safe_dump({"model": str(CLASSICS), "task": "text", "data": {"train": data["train"], "eval": data["eval"]}})
     )
@@ -146,19 +155,20 @@ def donor(seed: int, work: Path, data: dict[str, str]) -> Path:
         loss.backward()
         optimizer.step()
     print(f"donor {seed}: loss {loss.item():.3f}", flush=True)
-    model.save_pretrained(folder)
-    tokenizer.backend.save(str(folder / "tokenizer.json"))
-    for name in ("tokenizer_config.json", "chat_template.jinja"):
-        (folder / name).write_bytes((CLASSICS / name).read_bytes())
+    with write_folder(folder) as writing:
+        model.save_pretrained(writing)
+        tokenizer.backend.save(str(writing / "tokenizer.json"))
+        for name in ("tokenizer_config.json", "chat_template.jinja"):
+            (writing / name).write_bytes((CLASSICS / name).read_bytes())
     return folder
 
 
-def run_leg(part: str, leg: str, seed: int, work: Path) -> dict[str, Any]:
+def run_leg(part: str, leg: str, seed: int, epochs: float, work: Path) -> dict[str, Any]:
     """Plan and train, and what came of it."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         path, plan_path = folder / "recipe.yaml", folder / "plan.json"
-        path.write_text(yaml.safe_dump(recipe_of(part, leg, seed, work, folder)))
+        path.write_text(yaml.safe_dump(recipe_of(part, leg, seed, epochs, work, folder)))
         plan = json.loads(fresh(tenfold_command("plan", str(path), "--out", str(plan_path), "--json")))
         receipt = json.loads(fresh(tenfold_command("train", str(plan_path), "--json")))
         record = folder / "run" / "base" / "warm_start.json"
@@ -171,6 +181,7 @@ def run_leg(part: str, leg: str, seed: int, work: Path) -> dict[str, Any]:
         "part": part,
         "leg": leg,
         "seed": seed,
+        "epochs": epochs,
         "metric": metric,
         "curve": curve,
         "final": curve[-1][1],
@@ -190,109 +201,47 @@ def run_leg(part: str, leg: str, seed: int, work: Path) -> dict[str, Any]:
     }
 
 
-def seconds_to(row: dict[str, Any], target: float, step_seconds: float) -> float | None:
-    """Initialisation and training until the loss is `target`; None if it never is."""
-    before: list[float] | None = None
-    for step, loss in row["curve"]:
-        if loss <= target:
-            share = 1.0 if before is None else (before[1] - target) / (before[1] - loss)
-            first = 0.0 if before is None else before[0]
-            return row["initialise_seconds"] + step_seconds * (first + share * (step - first))
-        before = [step, loss]
-    return None
+def write_leg(path: Path, part: str, leg: str, seed: int, epochs: float) -> None:
+    """Run a leg, and leave its row with its settings and the machine, whole or not at all."""
+    head = machine()
+    row = run_leg(part, leg, seed, epochs, path.parent)
+    writing = path.with_suffix(".tmp")
+    settings = {**SETTINGS[part], "epochs": epochs}
+    writing.write_text(json.dumps({"machine": head, "settings": settings, "row": row}, indent=1) + "\n")
+    writing.replace(path)
+    shown = ("part", "leg", "seed", "epochs", "final", "initialise_seconds", "wall_seconds")
+    print(json.dumps({key: row[key] for key in shown}), flush=True)
 
 
-def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Each leg of each part over the seeds; ratios are within a seed."""
-    found: dict[str, Any] = {}
-    by_key = {(row["part"], row["leg"], row["seed"]): row for row in rows}
-    alike = [row["seconds_per_step"] for row in rows if row["part"] == "classics" and row["leg"] != OWN]
-    step_seconds = statistics.median(alike) if alike else 0.0
-    for part, leg in dict.fromkeys((row["part"], row["leg"]) for row in rows):
-        seeds = sorted({row["seed"] for row in rows if (row["part"], row["leg"]) == (part, leg)})
-        legs = [by_key[part, leg, seed] for seed in seeds]
-        finals = interval([row["final"] for row in legs])
-        summary: dict[str, Any] = {"seeds": seeds, f"final {legs[0]['metric']}": finals}
-        summary["train seconds"] = interval([row["train_seconds"] for row in legs])
-        if leg != OWN:
-            summary["initialise seconds"] = interval([row["initialise_seconds"] for row in legs])
-        kept = [row["retention"] for row in legs if row["retention"]]
-        if kept:
-            summary[f"old domain, {kept[0]['unit']}"] = {
-                name: interval([one[name] for one in kept]) for name in ("before", "start", "after")
-            }
-        for control in ("random", "mean") if part == "classics" else ():
-            if leg in (control, OWN) or any((part, control, seed) not in by_key for seed in seeds):
-                continue
-            shares = []
-            for row in legs:
-                other = by_key[part, control, row["seed"]]
-                reached = seconds_to(row, other["final"], step_seconds)
-                whole = other["initialise_seconds"] + step_seconds * other["curve"][-1][0]
-                shares.append(None if reached is None else reached / whole)
-            known = [share for share in shares if share is not None]
-            summary[f"share of the compute of {control} to its final loss"] = (
-                interval(known) if len(known) == len(shares) and len(known) > 1 else shares
-            )
-        found[f"{part}: {leg}"] = summary
-    for part in dict.fromkeys(row["part"] for row in rows):
-        found[f"{part}: saving"] = saving(part, by_key)
+def names(text: str) -> list[str]:
+    """Legs between commas. Raises ArgumentTypeError on one that is not known."""
+    found = text.split(",")
+    if wrong := [name for name in found if name not in (OWN, *METHODS)]:
+        raise argparse.ArgumentTypeError(f"found {wrong[0]!r}, expected of: {', '.join((OWN, *METHODS))}")
     return found
 
 
-def saving(part: str, by_key: dict[tuple[str, str, int], dict[str, Any]]) -> dict[str, Any]:
-    """Tokens and training seconds with the new vocabulary beside the model's own, foretold and measured; of documents
-    that were held out and did not help to choose it, and of those that did."""
-    seeds = [seed for (p, leg, seed) in by_key if p == part and leg == OWN and (part, "subtokens", seed) in by_key]
-    names = ("held-out tokens foretold", "held-out tokens", "tokens", "seconds foretold", "seconds")
-    shares: dict[str, list[float]] = {name: [] for name in names}
-    for seed in seeds:
-        own, new = by_key[part, OWN, seed], by_key[part, "subtokens", seed]
-        for name, key in (
-            ("held-out tokens", "held_out_tokens"),
-            ("tokens", "tokens_trained"),
-            ("seconds foretold", "foretold_train_seconds"),
-            ("seconds", "train_seconds"),
-        ):
-            shares[name].append(1 - new[key] / own[key])
-        shares["held-out tokens foretold"].append(1 - new["vocabulary"]["share_on_new_text"])
-    return {f"{name} saved": interval(values) if len(values) > 1 else values for name, values in shares.items()}
-
-
-def result_path() -> Path:
-    """The newest result of this benchmark on so many cores, or the one to be."""
-    head = machine()
-    olds = sorted(RESULTS.glob(f"warm_start_{head['cores']}cores_*.json"))
-    return olds[-1] if olds else RESULTS / f"warm_start_{head['cores']}cores_{datetime.date.today().isoformat()}.json"
-
-
 def main() -> None:
-    """Run the legs that are missing, and write all rows and what they come to."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Run the legs that are missing; or make results of those that were run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", nargs="+", choices=("classics", "minilm"), default=["classics", "minilm"])
-    parser.add_argument("--legs", nargs="+", choices=(OWN, *METHODS), default=[OWN, *METHODS])
+    parser.add_argument("--only", nargs="+", type=names, default=[[OWN, *METHODS]], help="legs, with commas between")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=float, help="of training; 1 for classics and 2 for minilm if left out")
     parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "tenfold-warm-start")
+    parser.add_argument("--merge", action="store_true", help="run nothing; write results of the rows in --work")
     arguments = parser.parse_args()
+    if arguments.merge:
+        merge(arguments.work)
+        return
     arguments.work.mkdir(parents=True, exist_ok=True)
-    path = result_path()
-    rows: list[dict[str, Any]] = json.loads(path.read_text())["rows"] if path.is_file() else []
-    split = {"documents": TRAINED, "evaluated": EVALUATED}
-    settings = {
-        "classics": {"model": "classics-28m", "data": "PubMedQA", **split, **TRAIN},
-        "minilm": {"model": "all-MiniLM-L6-v2", "data": "sections of PubMedQA's abstracts", **MINILM_TRAIN},
-    }
     for seed in arguments.seeds:
         for part in arguments.part:
-            for leg in arguments.legs:
-                needless = part == "minilm" and leg not in (OWN, "random", "subtokens", "distil")
-                if needless or any((r["part"], r["leg"], r["seed"]) == (part, leg, seed) for r in rows):
-                    continue
-                rows.append(run_leg(part, leg, seed, arguments.work))
-                shown = {k: v for k, v in rows[-1].items() if k in ("part", "leg", "seed", "final", "wall_seconds")}
-                print(json.dumps(shown), flush=True)
-                write_result("warm_start", settings, rows, summarise(rows))
-    print(json.dumps(summarise(rows), indent=1))
+            epochs: float = arguments.epochs or (TRAIN if part == "classics" else MINILM_TRAIN)["epochs"]
+            for leg in [name for group in arguments.only for name in group if name not in NEEDLESS.get(part, ())]:
+                path = arguments.work / f"row-{part}-{epochs:g}-{leg.replace(' ', '-')}-{seed}.json"
+                if not path.is_file():
+                    write_leg(path.absolute(), part, leg, seed, epochs)
 
 
 if __name__ == "__main__":

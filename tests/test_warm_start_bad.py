@@ -12,7 +12,7 @@ import yaml
 
 from command_line import call, tree
 from tiny import FAMILIES, tiny_folder
-from vocabularies import growing_folder, plain_texts, warm_recipe, write_texts
+from vocabularies import bpe, domain_texts, growing_folder, plain_texts, save_tokenizer, warm_recipe, write_texts
 
 CASES: dict[str, tuple[dict[str, Any], str]] = {
     "donor of another architecture": (
@@ -45,6 +45,11 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "too many neurons": ({"intermediate_size": 4096}, "found 4096, but the model has 64"),
     "a misspelt key": ({"tokns": 5}, "did you mean cuts.warm_start.tokens"),
     "an unknown method": ({"initialise": "magic"}, r"found 'magic' \(text\), expected random, mean, subtokens"),
+    "a smaller model by its width": ({"hidden_size": 16}, "keeps its hidden size and its heads; write fewer blocks"),
+    "a vocabulary without special tokens": (
+        {"tokenizer": "bare"},
+        "bare has no .*_token, which the model uses; name it",
+    ),
     "nothing to do": ({"keep_layers": [0, 1, 2]}, "cuts.warm_start: changes nothing"),
 }
 
@@ -56,6 +61,8 @@ def test_one_line_and_nothing_left(
     settings, message = CASES[case]
     recipe = warm_recipe(tmp_path)
     growing_folder(tmp_path / "bert", "bert")
+    save_tokenizer(bpe(domain_texts()), tmp_path / "bare")
+    (tmp_path / "bare" / "tokenizer_config.json").write_text("{}")
     wide = {**FAMILIES["llama"].to_dict(), "hidden_size": 48, "head_dim": 12}
     (tmp_path / "wide").mkdir()
     (tmp_path / "wide" / "config.json").write_text(json.dumps(wide))
@@ -85,3 +92,25 @@ def test_a_tokenizer_of_words_cannot_grow(
     outcome = call(["vocabulary", str(tmp_path / "recipe.yaml")], monkeypatch, capfd)
     assert outcome.code == 2
     assert "is a WordLevel, which cannot take more tokens" in outcome.said[0]
+
+
+def test_tokens_without_parts_do_not_compose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of a whole vocabulary that is swapped, before anything is paid; the control: other rows are planned."""
+    recipe = warm_recipe(tmp_path)
+    recipe["model"] = str(tiny_folder(tmp_path / "words"))
+    (tmp_path / "other").mkdir()
+    file = json.loads((tmp_path / "words" / "tokenizer.json").read_text())
+    file["model"]["vocab"]["myocardium"] = 1 + max(file["model"]["vocab"].values())
+    (tmp_path / "other" / "tokenizer.json").write_text(json.dumps(file))
+    config = (tmp_path / "words" / "tokenizer_config.json").read_text()
+    (tmp_path / "other" / "tokenizer_config.json").write_text(config)
+    for method, code in (("compose", 2), ("subtokens", 0)):
+        recipe["cuts"]["warm_start"] = {"tokenizer": str(tmp_path / "other"), "initialise": method}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        outcome = call(["plan", str(tmp_path / "recipe.yaml")], monkeypatch, capfd)
+        assert outcome.code == code, outcome.err
+        if code:
+            assert "compose learns how tokens follow from two others" in outcome.said[0]
+            assert "is a WordLevel" in outcome.said[0]

@@ -36,19 +36,21 @@ def domain_texts(count: int = 60, seed: int = 0) -> list[str]:
     ]
 
 
-def bpe(texts: Sequence[str], vocabulary: int = 320, specials_apart: bool = False) -> Tokenizer:
+def bpe(
+    texts: Sequence[str], vocabulary: int = 320, specials_apart: bool = False, specials: Sequence[str] = SPECIAL
+) -> Tokenizer:
     """A byte-level BPE trained on `texts`; with `specials_apart` its model does not know the special ones (Qwen's)."""
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
-        special_tokens=[] if specials_apart else SPECIAL,
+        special_tokens=[] if specials_apart else list(specials),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     backend.train_from_iterator(texts, trainer)
-    backend.add_special_tokens(SPECIAL)
+    backend.add_special_tokens(list(specials))
     return Tokenizer("tiny-bpe", backend, NAMED)
 
 

@@ -64,6 +64,28 @@ def test_adapters_load_everywhere_without_resizing(family: str, task: str, tmp_p
         assert max(tokenizer(DOMAIN[0])["input_ids"]) >= min(rig.rows)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_a_moved_run_still_loads(tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    train(warm_recipe(tmp_path))
+    adapter = tmp_path / "run" / "adapter-last"
+    rows = load_adapter(adapter).rows
+    ids = torch.tensor([[5, 9, *rows[:2], 8]])
+    expected = logits(load_adapter(adapter).model, ids)
+    (tmp_path / "run").rename(tmp_path / "moved")
+    moved = tmp_path / "moved" / "adapter-last"
+    assert "../base" in (moved / "README.md").read_text()
+    base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "moved" / "base")
+    for model in (load_adapter(moved).model, peft.PeftModel.from_pretrained(base, moved)):
+        torch.testing.assert_close(logits(model, ids), expected, rtol=1e-4, atol=1e-5)
+    merge(moved, tmp_path / "merged")
+    merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
+    torch.testing.assert_close(logits(merged, ids), expected, rtol=1e-4, atol=1e-5)
+    (tmp_path / "moved" / "base").rename(tmp_path / "moved" / "other")
+    with pytest.raises(InputError, match="base"):  # the control: without the folder beside it, nothing is found
+        load_adapter(moved)
+
+
 def test_only_the_rows_are_saved_and_have_moments(tmp_path: Path) -> None:
     train(warm_recipe(tmp_path))
     saved = newest_state(tmp_path / "run" / "checkpoints")

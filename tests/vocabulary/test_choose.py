@@ -75,6 +75,32 @@ def test_texts_that_did_not_choose_are_foretold_apart() -> None:
     assert share_on_new_text(TEXTS[:1], tokenizer, count) is None
 
 
+@each_kind
+def test_rows_of_one_document_stay_together(kind: str) -> None:
+    """Each document has words of its own in all of its rows: they save nothing on a new one, and are not foretold to.
+    The control: with the rows dealt out one by one, every stretch knows the words of all documents."""
+    tokenizer = MAKERS[kind](plain_texts())
+    names = [f"{a}{b}{c}" for a in ("quor", "velm", "zant", "brix") for b in ("umab", "oxin", "idol") for c in "aeiou"]
+    common = domain_texts(len(names) * 5)
+    rows = [
+        f"{text} {(name + ' ') * 8}" for name, text in zip([n for n in names for _ in range(5)], common, strict=True)
+    ]
+    count = len(names)
+
+    def saved(texts: list[str]) -> float:
+        share = share_on_new_text(texts, tokenizer, count)
+        assert share is not None
+        return 1 - share
+
+    documents, new = rows[:250], rows[250:]
+    grown = extend(tokenizer, choose_tokens(documents, tokenizer, make_shape("llama"), count).tokens)
+    shorter, longer = (sum(len(one.encode(t, False)) for t in new) for one in (grown, tokenizer))
+    true = 1 - shorter / longer
+    dealt = [row for start in range(5) for row in documents[start::5]]
+    assert saved(documents) == pytest.approx(true, rel=0.1)
+    assert saved(dealt) > 1.2 * true
+
+
 def test_a_merge_that_makes_a_known_token_is_left_out() -> None:
     tokenizer = bpe(plain_texts())
     words = count_words(TEXTS, tokenizer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tenfold.errors import InputError
@@ -28,6 +30,25 @@ def test_another_vocabulary_keeps_what_both_have() -> None:
     for token, number, parts in zip(change.tokens, change.new_ids, change.parts, strict=True):
         assert vocabulary[token] == number
         assert old.backend.decode(list(parts)) == new.backend.decode([number])
+
+
+def test_special_tokens_are_the_same_that_do_the_same() -> None:
+    """Another spelling keeps the row, one token with several roles that of the first. The control: none is named."""
+    old = bpe(plain_texts())
+    fresh = bpe(domain_texts(), 400, specials=("<fill>", "<what>", "<text>"))
+    named = {"pad_token": "<fill>", "unk_token": "<what>", "bos_token": "<text>", "eos_token": "<text>"}
+    number, former = fresh.backend.token_to_id, old.backend.token_to_id
+    wanted = {number("<fill>"): former("<pad>"), number("<what>"): former("<unk>"), number("<text>"): former("</s>")}
+    kept = dict(transfer(old, replace(fresh, special_tokens=named)).kept)
+    assert {new: kept.get(new) for new in wanted} == wanted
+    nameless = transfer(replace(old, special_tokens={}), replace(fresh, special_tokens={}))
+    assert not wanted.keys() & dict(nameless.kept).keys()
+
+
+def test_a_vocabulary_that_lacks_a_special_token_is_refused() -> None:
+    old = bpe(plain_texts())
+    with pytest.raises(InputError, match="tiny-bpe has no pad_token, which the model uses"):
+        transfer(old, replace(bpe(domain_texts()), special_tokens={"eos_token": "</s>"}))
 
 
 def test_pieces_inside_of_words_are_divided_inside_of_words() -> None:

@@ -10,20 +10,32 @@ from tenfold.cuts.cut import Cut
 if TYPE_CHECKING:
     from tenfold.job import Job
     from tenfold.rig.rig import Rig
+    from tenfold.shape import Shape
 
 Method = Literal["random", "mean", "subtokens", "compose", "focus", "transplant", "donor", "distil"]
 
 DISTIL_BLOCKS = 1
 """distil matches states after so many blocks."""
 
-DISTIL_POSITIONS = 12
+DISTIL_POSITIONS = 3
 """distil reads so many tokens of text for each new row."""
 
-DISTIL_EPOCHS = 3
-"""distil goes over them so many times."""
+DISTIL_EPOCHS = 6
+"""distil goes over them so many times: what the teacher says is computed once, and costs as much as five of them."""
 
-RETENTION_TOKENS = 3 * 10_000
-"""Tokens of the old domain that are scored: 16 texts of 2,000 characters, three times (run/retention.py)."""
+TOKENS_AT_ONCE = 2000
+"""Old tokens that distil reads, about."""
+
+LOGIT_ROWS = 256
+"""Positions whose logits distil has at once."""
+
+RETENTION_LONGEST = 625
+"""Tokens of a text of the old domain, of 2,000 characters (run/retention.py)."""
+
+RETENTION_TOKENS = 3 * 16 * RETENTION_LONGEST
+"""That are scored: 16 texts, three times."""
+
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -90,17 +102,41 @@ class WarmStart(Cut):
             shape=shape,
             workload=workload,
             row_parameters=rows,
+            preparation_bytes=self._preparation_bytes(job, shape, rows),
             preparation_flops=2.0 * RETENTION_TOKENS * job.shape.block_parameters
             + (self._distil_flops(job) if rows and self.initialise == "distil" else 0.0),
             full_block_parameters=blocks,
         )
+
+    def _preparation_bytes(self, job: Job, shape: Shape, rows: int) -> float:
+        """The named model whole and dense, however it is stored later, and beside it all of a model with other blocks;
+        and the most of: a pass over text, its logits, what distil keeps, tables old, new and in place."""
+        size, distils = job.loaded_bytes, bool(rows) and self.initialise == "distil"
+        whole = size * (job.shape.parameters + (shape.parameters if self.changes_layers else 0))
+        table = shape.hidden_size * shape.vocab_size
+        positions = self._distil_positions(job) if distils else 0
+        lessons = FLOAT32_BYTES * (2.0 * positions * shape.hidden_size + 4.0 * rows)  # and rows as Adam holds them
+        read = max(RETENTION_LONGEST, min(TOKENS_AT_ONCE, 2 * positions))
+        pass_over_text = FLOAT32_BYTES * read * (3.0 * shape.intermediate_size + 4.0 * shape.hidden_size)
+        made = (
+            3.0 * FLOAT32_BYTES * RETENTION_LONGEST * shape.vocab_size,
+            pass_over_text + (lessons if distils else 0.0),
+            size * table + lessons + 2.0 * FLOAT32_BYTES * LOGIT_ROWS * shape.vocab_size if distils else 0.0,
+            (2.0 * FLOAT32_BYTES + size) * table * shape.tables if rows else 0.0,
+        )
+        return whole + max(made)
+
+    def _distil_positions(self, job: Job) -> int:
+        new = job.workload.new_vocabulary
+        assert new is not None
+        return min(DISTIL_POSITIONS * new.new_rows, new.workload.tokens)
 
     def _distil_flops(self, job: Job) -> float:
         """The teacher reads old tokens once; then rows are fitted through the first blocks, and below the head."""
         new = job.workload.new_vocabulary
         assert new is not None
         shape = job.shape
-        positions = min(DISTIL_POSITIONS * new.new_rows, new.workload.tokens)
+        positions = self._distil_positions(job)
         head = 0 if job.task == "classify" else shape.hidden_size
         teacher = 2.0 * (shape.block_parameters + head * shape.vocab_size) * job.workload.tokens / new.workload.tokens
         fitted = shape.block_parameters * min(1.0, DISTIL_BLOCKS / shape.layers) + head * new.new_rows

@@ -107,12 +107,27 @@ def save_adapter(rig: Rig, folder: Path, base_hash: str) -> None:
         raise ValueError("no adapter to save: the rig was not changed by lora")
     with write_folder(folder) as writing:
         origin: dict[str, Any] = {"base_sha256": base_hash, "labels": rig.labels}
+        if (base := Path(rig.source.name)).is_dir() and base.absolute().parent == folder.absolute().parent:
+            origin["base_beside"] = base.name
+            (writing / "README.md").write_text(_README.format(base=base.name, adapter=folder.name))
         if (stored := stored_as(rig.model)) is not None:
             origin["quantize"] = stored
         weights = {key: weight.detach().cpu().contiguous() for key, weight in adapter_weights(rig).items()}
         save_file(weights, writing / WEIGHTS, metadata={ORIGIN: json.dumps(origin, sort_keys=True)})
         (writing / CONFIG).write_text(json.dumps(adapter_config(rig, rig.adapter), indent=2) + "\n")
         save_tokenizer(rig.source, writing)
+
+
+_README = """\
+This adapter changes the model in `../{base}`. `adapter_config.json` names that folder by its path when the adapter was
+written, since PEFT and transformers look for relative paths where they are started, not beside the adapter. When the
+two have moved together, give PEFT the base yourself, or put its new path into `base_model_name_or_path`:
+
+    base = AutoModelForCausalLM.from_pretrained("{base}")  # or AutoModelForSequenceClassification, with num_labels
+    model = PeftModel.from_pretrained(base, "{adapter}")
+
+`tenfold merge` finds the base beside the adapter by itself.
+"""
 
 
 def save_tokenizer(source: Source, folder: Path) -> None:
@@ -129,7 +144,7 @@ def load_adapter(folder: Path, device: str = "cpu") -> Rig:
     if missing := [key for key in NEEDED if key not in config]:
         raise InputError(f"{folder / CONFIG}: has no {missing[0]!r}; name an adapter folder that `tenfold train` wrote")
     task: Task = "classify" if config["task_type"] == "SEQ_CLS" else "text"
-    source = Source(config["base_model_name_or_path"], config.get("revision"))
+    source = _base_of(folder, config, origin)
     if (found := base_sha256(model_folder(source.name, source.revision))) != origin.get("base_sha256"):
         raise InputError(
             f"{folder}: trained on a base with hash {str(origin.get('base_sha256', 'none'))[:12]}, but"
@@ -155,6 +170,15 @@ def load_adapter(folder: Path, device: str = "cpu") -> Rig:
     place_adapter(rig, tensors, folder)
     rig.model.eval()
     return rig
+
+
+def _base_of(folder: Path, config: dict[str, Any], origin: dict[str, Any]) -> Source:
+    """The base that the configuration names; or where there is none any more, the folder that was beside the adapter,
+    with which it has moved."""
+    named = Source(config["base_model_name_or_path"], config.get("revision"))
+    beside = folder.absolute().parent / str(origin.get("base_beside", ""))
+    moved = "base_beside" in origin and not Path(named.name).is_dir() and beside.is_dir()
+    return Source(str(beside)) if moved else named
 
 
 def place_adapter(rig: Rig, tensors: dict[str, torch.Tensor], folder: Path) -> None:

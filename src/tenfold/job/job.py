@@ -82,6 +82,8 @@ class Job:
     """Weights of new blocks, which learn in full where the others learn by adapters."""
     preparation_flops: float = 0.0
     """Before the first step: what new rows take to start from more than a mean."""
+    preparation_bytes: float = 0.0
+    """On the device then: the model that a warm start changes, dense, and what it makes of it."""
     stored_as: Literal["fp8", "int8", "nf4"] | None = None
     """How the linear layers of the blocks are kept once they are frozen; None: in the computing dtype."""
     stored_bytes: float = 0.0
@@ -115,6 +117,7 @@ class Job:
             row_parameters=0,
             full_block_parameters=0,
             preparation_flops=0.0,
+            preparation_bytes=0.0,
             stored_as=None,
             stored_bytes=0.0,
             fp8_products=False,
@@ -134,6 +137,12 @@ class Job:
     def dtype_bytes(self) -> int:
         """Bytes of a number in the forward pass."""
         return 2 if self.machine.dtype == "bfloat16" else 4
+
+    @property
+    def loaded_bytes(self) -> int:
+        """Bytes of a weight as it is read: float32 on the CPU, as stored on a GPU."""
+        wide = self.machine.vendor_kind == "cpu" or self.shape.dtype_on_disk in ("float32", "float64")
+        return 4 if wide else 2
 
     @property
     def task_parameters(self) -> int:

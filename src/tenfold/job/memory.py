@@ -5,8 +5,9 @@
                     works on fewer rows, without it, and what the backward pass of the one before makes
     repeated block  the inputs of the recomputed blocks, one of them whole again, and the same on its way
     update          all gradients, and what the optimizer makes on the way
+    load            before the first step, of a warm start: the model that it changes, dense, and what it makes of it
 
-What lasts (weights, adapters, moments of the optimizer, libraries) is in all of them.
+What lasts (weights, adapters, moments of the optimizer, libraries) is in all of them but the last, which has libraries.
 """
 
 from __future__ import annotations
@@ -64,23 +65,26 @@ def peak_moment(job: Job) -> Moment:
 
 
 def moments(job: Job) -> tuple[Moment, ...]:
-    """Every moment of a training step that can be the peak."""
+    """Every moment of a run that can be the peak."""
     amounts = _amounts(job)
-    return tuple(_moment(amounts, made) for made in _made(amounts, job.blocks))
+    steps = tuple(_moment(amounts, made) for made in _made(amounts, job.blocks))
+    return (*steps, _load(amounts, job.preparation_bytes)) if job.preparation_bytes else steps
 
 
 def peak_by_blocks(job: Job) -> Callable[[int, int], float]:
     """`peak_bytes` of a job by numbers of recomputed and of offloaded blocks: for who tries many."""
     amounts = _amounts(job)
     lasting, layers, held = sum(amounts.lasting.values()), amounts.layers, 1 + amounts.fragmentation
+    loading = _load(amounts, job.preparation_bytes).bytes
 
     @cache
     def peak(recomputed: int, offloaded: int) -> float:
         blocks = Blocks.of(layers, recomputed, offloaded)
-        return lasting + max(
+        step = lasting + max(
             made.gradients + held * (made.activations + made.logits + made.transients)
             for made in _made(amounts, blocks)
         )
+        return max(step, loading)
 
     return peak
 
@@ -224,3 +228,8 @@ def _moment(of: _Amounts, made: _Made) -> Moment:
         "fragmentation": of.fragmentation * (made.activations + made.logits + made.transients),
     }
     return Moment(made.name, {kind: kinds[kind] for kind in KINDS})
+
+
+def _load(of: _Amounts, prepared: float) -> Moment:
+    """Before the first step."""
+    return Moment("load", {**dict.fromkeys(KINDS, 0.0), "weights": prepared, "libraries": of.lasting["libraries"]})

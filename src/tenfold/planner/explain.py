@@ -87,7 +87,11 @@ def _beside_training(found: Prediction) -> str:
 
 def peak_at(found: Prediction) -> str:
     """The moment of the peak in words."""
-    blocks = {"kept block": "last block's backward pass", "repeated block": "backward pass of a repeated block"}
+    blocks = {
+        "kept block": "last block's backward pass",
+        "repeated block": "backward pass of a repeated block",
+        "load": "change of the dense model before the first step",
+    }
     return blocks.get(found.peak_moment, found.peak_moment)
 
 

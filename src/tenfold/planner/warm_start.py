@@ -7,7 +7,7 @@ from tenfold.data.account import plain
 from tenfold.errors import InputError
 from tenfold.recipe import Recipe, WarmStartWish
 from tenfold.shape import Shape, read_shape
-from tenfold.vocabulary import shared_ids
+from tenfold.vocabulary import check_splits, shared_ids
 
 SAME = ("model_type", "hidden_size", "heads", "kv_heads", "head_dim", "intermediate_size")
 """What two models must have in common for blocks of one to work in the other."""
@@ -29,6 +29,9 @@ def check_warm_start(recipe: Recipe, shape: Shape, tokenizer: Tokenizer) -> None
             f"cuts.warm_start.grow_layers: a {shape.model_type} normalises behind its sums, so that no block leaves"
             " them as they were; grow a model with norms before its layers"
         )
+    if wish.initialise == "compose" and wish.tokenizer is not None:
+        for one in (tokenizer, read_tokenizer(wish.tokenizer)):
+            check_splits(one)
     if wish.donor is None:
         return
     if wish.take_layers:

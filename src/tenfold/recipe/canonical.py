@@ -193,8 +193,11 @@ def _whole(found: Located) -> int | None:
 
 
 def _suggest(name: str, section: KeyPath) -> str:
-    """The nearest real name: in this section, then as an alias here, then anywhere."""
+    """What is said of a name that tenfold does without; or the nearest real one: in this section, then as an alias
+    here, then anywhere."""
     wanted = name.lower().replace("-", "_")
+    if wanted in aliases.NEEDLESS:
+        return aliases.NEEDLESS[wanted].advice
     prefix = ".".join(section)
     here = {known: ".".join((*section, known)) for known in keys_of(section)}
     anywhere = {path[-1]: ".".join(path) for path in reversed(all_leaves())}

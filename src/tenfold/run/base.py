@@ -7,6 +7,7 @@ that goes with them; and a run that is continued finds what it began with.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,18 +71,19 @@ def changed_base(recipe: Recipe, cut: WarmStart, folder: Path, device: torch.dev
             " this one to start over"
         )
     if found is None:
+        texts = training_texts(recipe)
+        tokenizer = Tokenizer.from_transformers(recipe.model.name, recipe.model.revision)
+        _check_tokenizer(named.source, cut, tokenizer, texts[:20])
         torch.manual_seed(recipe.train.seed)  # what a checkpoint lacks is drawn
         rig = replace(_load(recipe, device), dtype=dtype)
-        tokenizer = Tokenizer.from_transformers(recipe.model.name, recipe.model.revision)
         domain = _before(recipe, cut, rig, tokenizer)
         torch.manual_seed(recipe.train.seed)
-        rig, change = change_model(replace(rig, texts=training_texts(recipe)), cut)
+        rig, change = change_model(replace(rig, texts=texts), cut)
         changed = rig.tokenizer or tokenizer
         if domain is not None:
             domain = replace(domain, start=domain.score(rig, changed))
         with write_folder(folder) as writing:
             _write(rig, cut, change, domain, writing)
-            _check_tokenizer(writing, changed, rig.texts[:20])
     return Base(
         Source(str(folder.absolute())), base_sha256(folder), named.named_sha256, OldDomain.read(folder / RETENTION)
     )
@@ -144,12 +146,18 @@ def _write_tokenizer(source: Source, cut: WarmStart, folder: Path) -> None:
         path.write_text(json.dumps(file, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def _check_tokenizer(folder: Path, tokenizer: Tokenizer, texts: Sequence[str]) -> None:
-    """Raises InputError unless transformers divides texts as the run will."""
-    loaded = Tokenizer.from_transformers(folder)
+def _check_tokenizer(source: Source, cut: WarmStart, old: Tokenizer, texts: Sequence[str]) -> None:
+    """Raises InputError unless transformers will divide texts as the run does: before anything is computed."""
+    wanted = new_tokenizer(cut, old) if cut.changes_vocabulary else old
+    with tempfile.TemporaryDirectory() as folder:
+        _write_tokenizer(source, cut, Path(folder))
+        loaded = Tokenizer.from_transformers(folder)
     for text in texts:
-        if loaded.encode(text, True) != tokenizer.encode(text, True):
+        if loaded.encode(text, True) != wanted.encode(text, True):
+            key, remedy = (
+                ("tokenizer", "another one") if cut.tokenizer else ("tokens", "a whole cuts.warm_start.tokenizer")
+            )
             raise InputError(
-                "cuts.warm_start.tokens: transformers rebuilds this tokenizer in another way than its file says, so"
-                " that none can be added; name another tokenizer in cuts.warm_start.tokenizer"
+                f"cuts.warm_start.{key}: transformers rebuilds this tokenizer in another way than its file says, so"
+                f" that it cannot be used; name {remedy}"
             )

@@ -15,7 +15,7 @@ from tenfold.shape import Shape
 from tenfold.vocabulary.extend import extend, kind_of
 from tenfold.vocabulary.merges import next_tokens
 from tenfold.vocabulary.pieces import missing_words
-from tenfold.vocabulary.words import Words, count_words, in_folds
+from tenfold.vocabulary.words import MOST_CHARACTERS, Words, count_words, divided, in_stretches, together
 
 LEAST_OCCURRENCES = 8
 """Of a token in the text, whatever it saves: a row that is seen more rarely learns next to nothing."""
@@ -24,8 +24,8 @@ ROWS_MULTIPLE = 64
 """Tables are filled up to it where that gives up a tenth of the tokens at most: products with such tables are the fast
 ones on GPUs (NVIDIA's deep learning performance guide, matrix multiplication)."""
 
-FOLDS = 5
-"""A fifth of the texts is left out to foretell what the tokens save on texts that they were not chosen by."""
+STRETCHES = 5
+"""A fifth of the texts at a time is left out to foretell what the tokens save on texts that they were not chosen by."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,21 @@ def choose_tokens(texts: Sequence[str], tokenizer: Tokenizer, shape: Shape, coun
 
 
 def share_on_new_text(texts: Sequence[str], tokenizer: Tokenizer, count: int) -> float | None:
-    """Positions per old position on texts that did not help to choose `count` tokens; None of too few texts."""
-    chosen_by, left_out = in_folds(texts, FOLDS, 0)
-    if not chosen_by or not left_out:
+    """Positions per old position on texts that did not help to choose `count` tokens; None of too few texts.
+
+    Stretches are left out, each in turn: neighbouring rows are often of one document and share its rare words, so that
+    single rows between them would be foretold to save what no new document does.
+    """
+    if len(texts) < STRETCHES:
         return None
-    words = count_words(chosen_by, tokenizer)
-    tokens = [token for token, _ in _first(_ranked(words, tokenizer, 1), count)]
-    longer, shorter = (count_words(left_out, one).tokens for one in (tokenizer, extend(tokenizer, tokens)))
-    return shorter / longer
+    most = MOST_CHARACTERS // STRETCHES
+    parts = [count_words(part, tokenizer, most) for part in in_stretches(texts, STRETCHES)]
+    shorter = 0
+    for left_out in parts:
+        words = together(part for part in parts if part is not left_out)
+        tokens = [token for token, _ in _first(_ranked(words, tokenizer, 1), count)]
+        shorter += divided(left_out.counts, extend(tokenizer, tokens)).tokens
+    return shorter / max(1, sum(part.tokens for part in parts))
 
 
 def _ranked(words: Words, tokenizer: Tokenizer, least: int) -> Iterator[tuple[str, int]]:

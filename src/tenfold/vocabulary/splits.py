@@ -6,11 +6,23 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from tenfold.data.account import plain
 from tenfold.data.tokenizer import Tokenizer
-from tenfold.vocabulary.extend import kind_of
+from tenfold.errors import InputError
+from tenfold.vocabulary.extend import KINDS, kind_of
 
 Split = tuple[int, int, int]
 """Ids of the left part, the right part and the whole."""
+
+
+def check_splits(tokenizer: Tokenizer) -> None:
+    """Raises InputError on a tokenizer whose tokens are not made of two others."""
+    backend: Any = tokenizer.backend
+    if (kind := type(backend.model).__name__) not in KINDS:
+        raise InputError(
+            f"cuts.warm_start.initialise: compose learns how tokens follow from two others, and the tokenizer of"
+            f" {plain(tokenizer.name)} is a {kind}, which has none that do; write distil"
+        )
 
 
 def splits_of(tokenizer: Tokenizer) -> tuple[Split, ...]:

@@ -13,6 +13,9 @@ from tenfold.errors import InputError
 LEAST_SHARED = 100
 """Tokens that two vocabularies must share for one to be expressed by the other."""
 
+ROLES = ("eos_token", "bos_token", "cls_token", "sep_token", "mask_token", "unk_token", "pad_token")
+"""Of special tokens; one that has several takes the old row of the first."""
+
 SPELLINGS = {
     "ByteLevel": "bytes written as letters (Ġcell)",
     "WordPiece": "word pieces (cell, ##s)",
@@ -40,19 +43,37 @@ class Transfer:
 
 
 def transfer(old: Tokenizer, new: Tokenizer) -> Transfer:
-    """From the old vocabulary to the new one. Raises InputError if their tokens are written in different ways."""
+    """From the old vocabulary to the new one; special tokens are the same that are spelled alike, or else do the same.
+
+    Raises InputError if their tokens are written in different ways, or the new one lacks a special token.
+    """
     check_spelling(old, new, "cuts.warm_start.tokenizer")
+    same = same_roles(old, new)
     before, after = (one.backend.get_vocab(with_added_tokens=True) for one in (old, new))
     ordered = sorted(after.items(), key=lambda item: item[1])
-    kept = tuple((number, before[token]) for token, number in ordered if token in before)
-    fresh = [(token, number) for token, number in ordered if token not in before]
+    found = [(token, number, before.get(token, before.get(same.get(token, "")))) for token, number in ordered]
+    fresh = [(token, number) for token, number, known in found if known is None]
     return Transfer(
         rows=ordered[-1][1] + 1,
-        kept=kept,
+        kept=tuple((number, known) for _, number, known in found if known is not None),
         new_ids=tuple(number for _, number in fresh),
         parts=tuple(parts_of(token, old) for token, _ in fresh),
         tokens=tuple(token for token, _ in fresh),
     )
+
+
+def same_roles(old: Tokenizer, new: Tokenizer) -> dict[str, str]:
+    """Special tokens of the new vocabulary, each with the old one that does the same.
+
+    Raises InputError if one of the old ones has no counterpart.
+    """
+    if lost := [name for name, token in old.special_tokens.items() if token and not new.special_tokens.get(name)]:
+        raise InputError(
+            f"cuts.warm_start.tokenizer: {plain(new.name)} has no {lost[0]}, which the model uses; name it in its"
+            " tokenizer_config.json"
+        )
+    there = [role for role in ROLES if old.special_tokens.get(role)]
+    return {new.special_tokens[role]: old.special_tokens[role] for role in reversed(there)}
 
 
 def parts_of(token: str, tokenizer: Tokenizer) -> tuple[int, ...]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from tenfold.data.tokenizer import Tokenizer
@@ -27,17 +26,32 @@ class Words:
         return sum(count * len(self.pieces[word]) for word, count in self.counts.items())
 
 
-def count_words(texts: Iterable[str], tokenizer: Tokenizer) -> Words:
-    """The words of `texts`, up to MOST_CHARACTERS of them."""
-    backend: Any = tokenizer.backend
+def count_words(texts: Iterable[str], tokenizer: Tokenizer, most_characters: int = MOST_CHARACTERS) -> Words:
+    """The words of `texts`, up to so many characters of them."""
     counts: Counter[str] = Counter()
     seen = 0
     for text in texts:
         counts.update(split_words(text, tokenizer))
         seen += len(text)
-        if seen >= MOST_CHARACTERS:
+        if seen >= most_characters:
             break
+    return divided(counts, tokenizer)
+
+
+def divided(counts: Mapping[str, int], tokenizer: Tokenizer) -> Words:
+    """Words that are counted already, in the pieces of `tokenizer`."""
+    backend: Any = tokenizer.backend
     pieces = {word: tuple(token.value for token in backend.model.tokenize(word)) for word in counts}
+    return Words(counts, pieces)
+
+
+def together(parts: Iterable[Words]) -> Words:
+    """The words of several texts that one tokenizer has divided."""
+    counts: Counter[str] = Counter()
+    pieces: dict[str, tuple[str, ...]] = {}
+    for part in parts:
+        counts.update(part.counts)
+        pieces.update(part.pieces)
     return Words(counts, pieces)
 
 
@@ -58,7 +72,6 @@ def _at_marks(word: str) -> list[str]:
     return [part for part in (first, *(f"▁{part}" for part in rest)) if part]
 
 
-def in_folds(texts: Iterable[str], folds: int, left_out: int) -> tuple[list[str], list[str]]:
-    """`texts` without every `folds`-th, and those: what is counted on the second was not chosen by it."""
-    texts = list(texts)
-    return [t for i, t in enumerate(texts) if i % folds != left_out], list(islice(texts, left_out, None, folds))
+def in_stretches(texts: Sequence[str], count: int) -> list[Sequence[str]]:
+    """`texts` in `count` stretches of neighbours, about equally many in each."""
+    return [texts[len(texts) * i // count : len(texts) * (i + 1) // count] for i in range(count)]

@@ -19,18 +19,18 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from tenfold.cuts.warm_start import DISTIL_BLOCKS, DISTIL_EPOCHS, DISTIL_POSITIONS
+from tenfold.cuts.warm_start import DISTIL_BLOCKS, DISTIL_EPOCHS, DISTIL_POSITIONS, LOGIT_ROWS
 from tenfold.errors import InputError
 from tenfold.rig.precision import autocast
 from tenfold.rig.warm.means import subtoken_rows
 from tenfold.rig.warm.request import Request, Rows
 from tenfold.rig.warm.windows import Window, choose_windows
 
-WIDTH = 64
-"""New tokens that are read at once, without what stood before them."""
+WIDTH = 12
+"""New tokens that are read at once, without what stood before them: short stretches hold more of the rare tokens."""
 
-AT_ONCE = 32
-"""Windows in one product."""
+AT_ONCE = 80
+"""Windows in one product: about TOKENS_AT_ONCE old tokens."""
 
 RATE = 3e-3
 """Of Adam, falling to 0; at 1e-2 the rows lose what they started from (classics-28m)."""
@@ -67,7 +67,7 @@ def distilled_rows(request: Request) -> Rows:
             " data that does, or write subtokens"
         )
     model = request.model
-    windows.sort(key=lambda window: len(window.new))
+    windows.sort(key=lambda window: len(window.old))  # so that next to nothing is padded
     groups = [windows[start : start + AT_ONCE] for start in range(0, len(windows), AT_ONCE)]
     training, learning = model.training, [weight for weight in model.parameters() if weight.requires_grad]
     model.eval().requires_grad_(False)
@@ -95,8 +95,8 @@ def _teach(request: Request, windows: Sequence[Window]) -> Lesson:
         return Lesson(ids, there, ends >= 0, early, None, None)
     last = last.gather(1, place.expand(-1, -1, last.shape[-1]))
     kept = head.weight[torch.tensor([number for _, number in request.transfer.kept], device=device)]
-    background = (last @ kept.T.to(last.dtype)).float().logsumexp(-1)
-    return Lesson(ids, there, ends >= 0, early, last, background)
+    background = [(part @ kept.T.to(part.dtype)).float().logsumexp(-1) for part in last.flatten(0, 1).split(LOGIT_ROWS)]
+    return Lesson(ids, there, ends >= 0, early, last, torch.cat(background).view(ids.shape))
 
 
 def _fit(request: Request, lessons: list[Lesson], start: Rows) -> Rows:

@@ -162,7 +162,7 @@ def _renamed(
         start = f"{path}.{block.number}."
         for name, tensor in (theirs if block.from_donor else ours).items():
             if name.startswith(start):
-                found[f"{path}.{place}.{name.removeprefix(start)}"] = tensor.clone()
+                found[f"{path}.{place}.{name.removeprefix(start)}"] = tensor
     return found
 
 
@@ -172,7 +172,7 @@ def _silence(weights: dict[str, torch.Tensor], block: str, family: Family) -> No
         for part in ("weight", "bias"):
             name = f"{block}.{family.modules[role]}.{part}"
             if name in weights:
-                weights[name].zero_()
+                weights[name] = torch.zeros_like(weights[name])
 
 
 def _narrow(weights: dict[str, torch.Tensor], path: str, family: Family, config: PreTrainedConfig, width: int) -> None:

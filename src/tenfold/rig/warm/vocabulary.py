@@ -8,9 +8,7 @@ import torch
 from transformers import PreTrainedModel
 
 from tenfold.cuts.warm_start import Method, WarmStart
-from tenfold.data.account import plain
 from tenfold.data.tokenizer import Tokenizer, read_tokenizer
-from tenfold.errors import InputError
 from tenfold.rig.warm.compose import composed_rows
 from tenfold.rig.warm.distil import distilled_rows
 from tenfold.rig.warm.donor import imported_rows
@@ -19,7 +17,7 @@ from tenfold.rig.warm.means import mean_rows, random_rows, subtoken_rows
 from tenfold.rig.warm.request import Initialiser, Request, Rows, tables_of
 from tenfold.rig.warm.transplant import transplanted_rows
 from tenfold.vocabulary.extend import extend
-from tenfold.vocabulary.transfer import Transfer
+from tenfold.vocabulary.transfer import ROLES, Transfer
 
 INITIALISERS: dict[Method, Initialiser] = {
     "random": random_rows,
@@ -34,20 +32,8 @@ INITIALISERS: dict[Method, Initialiser] = {
 
 
 def new_tokenizer(cut: WarmStart, old: Tokenizer) -> Tokenizer:
-    """The tokenizer that the cut asks for.
-
-    Raises InputError where tokens cannot be added, or another whole vocabulary lacks a special token of the old one.
-    """
-    if not cut.tokenizer:
-        return extend(old, cut.tokens)
-    new = read_tokenizer(cut.tokenizer)
-    lost = [name for name, token in old.special_tokens.items() if new.special_tokens.get(name) is None and token]
-    if lost:
-        raise InputError(
-            f"cuts.warm_start.tokenizer: {plain(cut.tokenizer)} has no {lost[0]}, which the model uses; name it in its"
-            " tokenizer_config.json"
-        )
-    return new
+    """The tokenizer that the cut asks for. Raises InputError where tokens cannot be added."""
+    return read_tokenizer(cut.tokenizer) if cut.tokenizer else extend(old, cut.tokens)
 
 
 def change_vocabulary(model: PreTrainedModel, request: Request, method: Method) -> None:
@@ -92,12 +78,9 @@ def _write(weight: torch.nn.Parameter, table: torch.Tensor) -> None:
 
 
 def _renumber_special_tokens(model: PreTrainedModel, tokenizer: Tokenizer) -> None:
-    """Let the configuration name begin, end and padding by their new numbers."""
+    """Let the configuration name begin, end, padding and the like by their new numbers."""
     for config in (model.config, getattr(model, "generation_config", None)):
-        for name, number in (
-            ("bos_token_id", tokenizer.bos_id),
-            ("eos_token_id", tokenizer.eos_id),
-            ("pad_token_id", tokenizer.pad_id),
-        ):
-            if config is not None and getattr(config, name, None) is not None and number is not None:
-                setattr(config, name, number)
+        for role in ROLES:
+            token = tokenizer.special_tokens.get(role)
+            if config is not None and token and getattr(config, f"{role}_id", None) is not None:
+                setattr(config, f"{role}_id", tokenizer.backend.token_to_id(token))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,24 +29,30 @@ class Window:
 def choose_windows(
     texts: Sequence[str], old: Tokenizer, new: Tokenizer, wanted: frozenset[int], width: int, most: int
 ) -> list[Window]:
-    """Windows of about `width` new tokens, `most` tokens in all: those first that show the `wanted` tokens which have
-    been seen least, so that rare tokens are seen as often as there are texts for it."""
-    windows = _pool(texts, old, new, width, POOL * most)
+    """Windows of about `width` new tokens, `most` tokens in all: those first that show, for their length, most of the
+    `wanted` tokens that have been seen least, so that rare tokens are seen as often as there are texts for it."""
+    shown = [
+        (window, [token for token in window.new if token in wanted])
+        for window in _pool(texts, old, new, width, POOL * most)
+    ]
     seen: Counter[int] = Counter()
+
+    def worth(place: int) -> float:
+        window, tokens = shown[place]
+        return sum(1 / (1 + seen[token]) ** 2 for token in tokens) / len(window.new)
+
+    best = [(-worth(place), place) for place in range(len(shown))]
+    heapq.heapify(best)
     chosen: list[Window] = []
-    left = most
-    for level in range(1, 1 + len(windows)):
-        rest: list[Window] = []
-        for window in windows:
-            if left > 0 and any(seen[token] < level for token in window.new if token in wanted):
-                chosen.append(window)
-                seen.update(token for token in window.new if token in wanted)
-                left -= len(window.new)
-            else:
-                rest.append(window)
-        if left <= 0 or len(rest) == len(windows):
-            break
-        windows = rest
+    while best and most > 0:
+        _, place = heapq.heappop(best)
+        found = worth(place)  # less than when it was put there, if its tokens have been seen since
+        if best and found < -best[0][0]:
+            heapq.heappush(best, (-found, place))
+        elif found > 0:
+            chosen.append(shown[place][0])
+            seen.update(shown[place][1])
+            most -= len(shown[place][0].new)
     return chosen
 
 
