@@ -29,6 +29,7 @@ from evidence import write_evidence  # noqa: E402
 from table import write_table  # noqa: E402
 
 from measure import RESULTS  # noqa: E402
+from tenfold.machine import local_machine  # noqa: E402
 
 MOST_DISTURBED = 0.08
 """Cores that other processes, or the host, may keep busy on average while a leg runs; else it is measured again."""
@@ -41,6 +42,7 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
     """The configurations of CPU that have no row yet, each in processes of its own."""
     collection = Collection(arguments.out, "plan-accuracy-cpu")
     collection.body.setdefault("date", datetime.date.today().isoformat())
+    collection.body.setdefault("flops", dict(local_machine().flops))
     started, longest = time.perf_counter(), 15.0
     for name in collection.missing([one.name for one in CPU]):
         if time.perf_counter() - started + longest > 60 * arguments.minutes:

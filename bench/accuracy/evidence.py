@@ -25,7 +25,7 @@ PRIOR_WIDTH = 0.2
 MEASURED = {
     "AMD EPYC, bfloat16": ("cpu, bfloat16", ("plan_accuracy_cpu.json",)),
     "AMD EPYC, float32": ("cpu, float32", ("plan_accuracy_cpu.json",)),
-    "NVIDIA H200": ("cuda", ("rows_llama-8b_fixed_2026-11-24.json", "rows_llama-8b_fixed_8192_2026-11-24.json")),
+    "NVIDIA H200": ("cuda", ("plan_accuracy_h200.json",)),
 }
 """By the name of the machine: where its fit starts, and the files under bench/results that hold its rows."""
 

@@ -95,6 +95,7 @@ def cases(body: dict[str, Any]) -> list[Case]:
         here = local_machine()
         if here.name not in body["machine"]["cpu"] and body["machine"]["cpu"] not in here.name:
             raise SystemExit(f"these rows were measured on {body['machine']['cpu']}; make the table there")
+        here = replace(here, flops=body["flops"])  # processors of one name differ in theirs
         jobs = [_recipe_job(row, here) for row in rows]
     return [Case(row, job, _per_step(job)) for row, job in zip(rows, jobs, strict=True)]
 

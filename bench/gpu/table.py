@@ -109,7 +109,28 @@ def _median(rows: Sequence[Mapping[str, Any]], key: str) -> float:
     return statistics.median(row[key] for row in rows)
 
 
-def page(rows: Sequence[Mapping[str, Any]]) -> str:
+def floors(limits: Sequence[Mapping[str, Any]]) -> str:
+    """What no engine can pass on this card: the wide products and attention of a step, alone (limits.py)."""
+    lines = [
+        "",
+        "What a LoRA step cannot do without, alone and back to back on random numbers (`bench/gpu/limits.py`): the wide",
+        "products of the frozen weights and the head, forward and backward, and attention. The card lowers its clock to",
+        "keep to its power, so that sustained products run below the rate of short ones.",
+        "",
+        "| model | rows | products in | most tokens/s | MHz | watts |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for body in limits:
+        for kind, most in body["most_tokens_per_second"].items():
+            clocks = body["layer_and_chunk_parts"][kind]["clocks"]
+            lines.append(
+                f"| {TITLES[body['shape']]} | {body['rows']} x {body['length']} | {kind} | {most:,.0f} |"
+                f" {clocks['sm_mhz']:,.0f} | {clocks['watts']:.0f} |"
+            )
+    return "\n".join(lines)
+
+
+def page(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]]) -> str:
     """The whole page."""
     environments = [row["environment"] for row in rows if "environment" in row]
     gpus = sorted({str(environment["gpu"]) for environment in environments})
@@ -128,6 +149,7 @@ def page(rows: Sequence[Mapping[str, Any]]) -> str:
         if "error" in row
     ]
     seconds = min(row["timed_seconds"] for row in rows if "timed_seconds" in row)
+    body += "\n" + floors(limits) if limits else ""
     tail = "\nRows without a result:\n\n" + "\n".join(failed) + "\n" if failed else ""
     return (
         f"{HEAD.format(dates=', '.join(dates), gpus=', '.join(gpus), versions=listed, seconds=seconds)}\n{body}\n{tail}"
@@ -159,7 +181,8 @@ def main() -> None:
     rows = read(arguments.results)
     if not rows:
         raise SystemExit(f"no rows_*.json in {arguments.results}")
-    arguments.out.write_text(page(rows))
+    limits = [json.loads(path.read_text()) for path in sorted(arguments.results.glob("limits_*.json"))]
+    arguments.out.write_text(page(rows, limits))
     print(arguments.out)
 
 

@@ -182,8 +182,10 @@ def end_bytes(job: Job, micro: MicroBatch) -> float:
 
 
 def _stream_size(job: Job) -> int:
-    """Bytes of a number in the residual stream: that of the weights that make it."""
-    return job.dtype_bytes if job.adapted else FLOAT32_BYTES
+    """Bytes of a number in the residual stream: that of the weights that make it; a layer norm that ends the block
+    makes it float32 under autocast on a GPU."""
+    widened = job.shape.post_norm and job.shape.norm == "layer" and job.machine.vendor_kind == "cuda"
+    return FLOAT32_BYTES if widened or not job.adapted else job.dtype_bytes
 
 
 def norm_size(job: Job) -> int:
