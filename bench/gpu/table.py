@@ -50,7 +50,7 @@ def lines(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     for row in rows:
         if "tokens_per_second" in row:
             size = f"{row['settings']['rows']} x {row['settings']['length']}"
-            groups.setdefault((row["shape"], row["workload"], size, row["system_name"]), []).append(row)
+            groups.setdefault((row["shape"], row["workload"], size, _sized(row)), []).append(row)
     order = list(SHAPES)
 
     def place(group: tuple[tuple[str, ...], list[Mapping[str, Any]]]) -> tuple[int, str, str, float]:
@@ -58,6 +58,12 @@ def lines(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
         return order.index(shape), workload, size, -_median(group[1], "tokens_per_second")
 
     return [_line(*group) for group in sorted(groups.items(), key=place)]
+
+
+def _sized(row: Mapping[str, Any]) -> str:
+    """The system; of ours with the size of its micro-batches, also where it was left to the default."""
+    name = row["system_name"]
+    return f"{name}@{row['arguments']['micro_tokens']}" if name.startswith("ours-") and "@" not in name else name
 
 
 def _line(key: tuple[str, ...], repeats: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -113,9 +119,9 @@ def floors(limits: Sequence[Mapping[str, Any]]) -> str:
     """What no engine can pass on this card: the wide products and attention of a step, alone (limits.py)."""
     lines = [
         "",
-        "What a LoRA step cannot do without, alone and back to back on random numbers (`bench/gpu/limits.py`): the wide",
-        "products of the frozen weights and the head, forward and backward, and attention. The card lowers its clock to",
-        "keep to its power, so that sustained products run below the rate of short ones.",
+        "What a LoRA step cannot do without, alone and back to back on random numbers (`bench/gpu/limits.py`): the",
+        "wide products of the frozen weights and the head, forward and backward, and attention. The card lowers its",
+        "clock to keep to its power, so that sustained products run below the rate of short ones.",
         "",
         "| model | rows | products in | most tokens/s | MHz | watts |",
         "| --- | --- | --- | --- | --- | --- |",
