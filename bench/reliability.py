@@ -32,7 +32,7 @@ sys.path += [str(ROOT / "tests"), str(ROOT / "src")]
 import torch  # noqa: E402
 
 import tenfold.run.train  # noqa: E402, F401 - imported here once, for every fork
-from faults import budgets, crash_points, damages, flips, kills, resumes, stops  # noqa: E402
+from faults import budgets, crash_points, damages, flips, kills, points, resumes, stops  # noqa: E402
 from faults.document import write_document  # noqa: E402
 from measure import machine, write_result  # noqa: E402
 
@@ -56,7 +56,8 @@ CAMPAIGNS = {
     "flips": Campaign(flips.bit_flips, flips.summary, 10_000),
     "damages": Campaign(damages.damaged, damages.summary, 13),
     "resumes": Campaign(resumes.chained, resumes.summary, 50),
-    "crash-points": Campaign(crash_points.crash_points, crash_points.summary, 1000),
+    "crash-points": Campaign(crash_points.crash_points, crash_points.summary, 1),
+    "points": Campaign(points.disturbed, points.summary, 10_000, divisible=True),
     "signals": Campaign(stops.terminations, stops.summary, 200, divisible=True),
     "kills": Campaign(kills.random_kills, kills.summary, 1000, divisible=True),
 }

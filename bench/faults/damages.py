@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import signal
 import time
@@ -44,17 +45,17 @@ DAMAGES: dict[str, Callable[[Path, Path], object]] = {
 
 
 def damaged(folder: Path, count: int, until: float, seed: int) -> Iterator[dict[str, Any]]:
-    """A row a damage; `count` and `seed` change nothing here."""
-    del count, seed
+    """A row a damage, all of them or `count`, drawn."""
+    chosen = sorted(random.Random(seed).sample(list(DAMAGES), min(count, len(DAMAGES))))
     plan = plans(folder)["sft packed"]
     wanted, _ = reference(plan, folder / "undamaged")
-    for number, (name, damage) in enumerate(DAMAGES.items()):
+    for number, name in enumerate(chosen):
         if time.monotonic() > until:
             return
         run = lay_out(plan, folder / f"damage-{number}")
         end_of(start(run, lambda here=run: both(here, stop_after(8, signal.SIGKILL), False)))
         older, newest = sorted((run / "run" / "checkpoints").iterdir())[-2:]
-        damage(newest, older)
+        DAMAGES[name](newest, older)
         same = finish(run) == wanted
         named = f"{newest.name}: " in log_of(run) and f"using {older.name}" in log_of(run)
         yield {"damage": name, "identical": same, "named": named}

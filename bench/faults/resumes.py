@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import signal
@@ -13,18 +14,18 @@ from typing import Any
 
 from faults.runs import drop, end_of, finish, kill, lay_out, log_of, plans, reference, start
 
-EPOCHS = 16
-"""Eighty steps of each recipe."""
+STEPS_PER_EPOCH, ROWS = 5, 40
 
 
 def chained(folder: Path, count: int, until: float, seed: int) -> Iterator[dict[str, Any]]:
     """A row a recipe: one run stopped `count` times, killed or by SIGTERM in turn, each time after a step or two."""
-    planned = plans(folder, epochs=EPOCHS, save_every_steps=1)
+    epochs = 2 + math.ceil(1.4 * count / STEPS_PER_EPOCH)
+    planned = plans(folder, epochs=epochs, save_every_steps=1)
     for number, (name, plan) in enumerate(planned.items()):
         if time.monotonic() > until:
             return
         wanted, _ = reference(plan, folder / name.replace(" ", "-"))
-        expected = rows_of(lay_out(plan, folder / f"listed-{number}"))
+        expected = rows_of(lay_out(plan, folder / f"listed-{number}"), epochs)
         for skipped in (False, True):
             run = lay_out(plan, folder / f"chain-{number}-{skipped}")
             row = one_chain(run, 1 if skipped else count, until, random.Random(seed + number), spoil=skipped)
@@ -111,16 +112,21 @@ def skip_a_step() -> None:
     )
 
 
-def rows_of(run: Path) -> dict[int, list[int]]:
+def rows_of(run: Path, epochs: int) -> dict[int, list[int]]:
     """The rows of each step of a run without a stop."""
     finish(run, lambda: note_rows(run / "rows"))
     found = read_rows(run)
-    for epoch in range(EPOCHS):
-        each = sorted(line for step in range(5 * epoch + 1, 5 * epoch + 6) for line in found[step])
-        if each != list(range(1, 41)):
+    for epoch in range(epochs):
+        each = sorted(line for step in steps_of(epoch) for line in found[step])
+        if each != list(range(1, ROWS + 1)):
             raise SystemExit(f"epoch {epoch + 1} of the run without a stop does not hold every row once: {each}")
     drop(run)
     return found
+
+
+def steps_of(epoch: int) -> range:
+    """The steps of an epoch, counted from 1."""
+    return range(STEPS_PER_EPOCH * epoch + 1, STEPS_PER_EPOCH * (epoch + 1) + 1)
 
 
 def read_rows(run: Path) -> dict[int, list[int]]:

@@ -66,7 +66,9 @@ class Tally:
         with suppress(OSError):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o666)
             try:
-                os.pwrite(descriptor, json.dumps(values).ljust(_WIDTH_BYTES).encode(), 0)
+                content = json.dumps(values).ljust(_WIDTH_BYTES).encode()
+                os.pwrite(descriptor, content, 0)
+                os.ftruncate(descriptor, len(content))  # of whatever else stood there
             finally:
                 os.close(descriptor)
 
