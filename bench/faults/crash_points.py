@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -58,23 +59,37 @@ def under_strace(action: str, receipt: Path, folder: Path) -> dict[str, Any]:
     """Kill the action before each call of each kind, look, and let it happen again undisturbed."""
     act, look = writers.ACTIONS[action]
     folder.mkdir()
-    points = lost = 0
-    for call in CALLS:
-        for nth in range(1, 1000):
-            place = folder / f"{call}-{nth}"
-            writers.prepare(place, receipt)
-            inject = f"inject={call}:signal=SIGKILL:when={nth}"
-            traced = ["strace", "--seccomp-bpf", "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e", inject]
-            command = [*traced, sys.executable, writers.__file__, action, str(place)]
-            if subprocess.run(command, check=False, capture_output=True).returncode == 0:
-                break
-            points += 1
-            found = look(place)
-            act(place)
-            lost += found not in ("old", "new") or look(place) != "new"
-            drop(place)
+    calls = calls_of(action, receipt, folder)
+    lost: list[str] = []
+    for call, nth in calls:
+        writers.prepare(place := folder / f"{call}-{nth}", receipt)
+        inject = f"inject={call}:signal=SIGKILL:when={nth}"
+        code = traced(action, place, folder / "log", f"trace={call}", inject)
+        found = look(place)
+        act(place)
+        if code == 0 or found not in ("old", "new") or look(place) != "new":
+            lost.append(f"{call} {nth}: exit code {code}, {found}, then {look(place)}")
+        drop(place)
     control = {"control": True} if action == "naive" else {}
-    return {"writer": f"strace: {action}", "points": points, "lost": lost, **control}
+    return {"writer": f"strace: {action}", "points": len(calls), "lost": len(lost), "found": lost, **control}
+
+
+def calls_of(action: str, receipt: Path, folder: Path) -> list[tuple[str, int]]:
+    """The calls that the action makes undisturbed: each kind, and its how-manieth of that kind."""
+    writers.prepare(place := folder / "undisturbed", receipt)
+    if traced(action, place, folder / "log", f"trace={','.join(CALLS)}"):
+        raise SystemExit(f"{action} fails by itself")
+    made = re.findall(r"^\d+ +(\w+)\(", (folder / "log").read_text(), re.MULTILINE)
+    return [(call, nth) for call in CALLS for nth in range(1, made.count(call) + 1)]
+
+
+def traced(action: str, place: Path, log: Path, *expressions: str) -> int:
+    """The exit code of the action in a process under strace."""
+    command = ["strace", "-f", "-qq", "-o", str(log)]
+    for expression in expressions:
+        command += ["-e", expression]
+    command += [sys.executable, writers.__file__, action, str(place)]
+    return subprocess.run(command, check=False, capture_output=True).returncode
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
