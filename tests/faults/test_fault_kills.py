@@ -9,7 +9,7 @@ import pytest
 from fault_runs import Died, die_at, plan_of, same_weights
 
 import tenfold
-from tenfold.errors import Preempted
+from tenfold.errors import BudgetReached, Preempted
 from tenfold.ledger import open_ledger
 from tenfold.receipt import Receipt
 from tenfold.rig.backward import eager_backward
@@ -100,6 +100,27 @@ def test_a_stopped_evaluation_is_made_up_for(tmp_path: Path, monkeypatch: pytest
     curves = [[(point.step, point.metrics) for point in one.curve if point.metrics] for one in (whole, found)]
     assert curves[0] == curves[1]
     assert [step for step, _ in curves[0]] == [5, 10]
+    assert same_weights(tmp_path, "whole", "parts")
+
+
+def test_an_evaluation_that_the_budget_stopped_is_made_up_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is money for its end, but not for the weights that it may write."""
+    whole = tenfold.train(plan_of(tmp_path, "whole"))
+    plan = plan_of(tmp_path, "parts")
+
+    def why_stop(run: run_module.Run, ahead_seconds: float) -> str | None:
+        run._export_seconds = 1234.5
+        return "budget" if ahead_seconds == 1234.5 and run.progress.step == 10 else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module.Run, "why_stop", why_stop)
+        with pytest.raises(BudgetReached, match="at step 10 of 10"):
+            tenfold.train(plan)
+        with pytest.raises(BudgetReached, match="at step 10 of 10"):
+            tenfold.train(plan)
+    found = tenfold.train(plan)
+    curves = [[(point.step, point.metrics) for point in one.curve if point.metrics] for one in (whole, found)]
+    assert curves[0] == curves[1]
     assert same_weights(tmp_path, "whole", "parts")
 
 

@@ -101,29 +101,36 @@ class Run:
         if report.step % wish.log_every_steps == 0 or report.step in (1, self.schedule.total_steps):
             self._log(report)
         self.note_spent()
-        evaluated = not self._evaluation_due(report.step) or self.evaluate()
-        if evaluated and wish.save_every_steps is not None and report.step % wish.save_every_steps == 0:
+        stopped = self.evaluate() if self._evaluation_due(report.step) else None
+        if stopped is None and wish.save_every_steps is not None and report.step % wish.save_every_steps == 0:
             self.save()
-        reason = self.why_stop(self._next_seconds(report.seconds) if evaluated else 0.0)
-        if reason is not None and (report.step < self.schedule.total_steps or not evaluated):
+        reason = stopped or self.why_stop(self._next_seconds(report.seconds))
+        if reason is not None and (report.step < self.schedule.total_steps or stopped is not None):
             self.ended_because = reason
             self.save()
             return False
         return True
 
-    def evaluate(self) -> bool:
-        """Measure quality now; keep the weights if they are the best so far. False if it had to stop on its way."""
+    def evaluate(self) -> str | None:
+        """Measure quality now; keep the weights if they are the best so far. Why it had to stop on its way, if so."""
         started = time.monotonic()
+        reason: str | None = None
+
+        def keep_on() -> bool:
+            nonlocal reason
+            reason = self.why_stop(self._export_seconds)
+            return reason is None
+
         try:
             with self.meter.part("evaluate"):
                 self.rig, metrics = evaluate_in_memory(
                     self.rig,
                     self.dataset.evaluation,
-                    keep_on=lambda: self.why_stop(self._export_seconds) is None,
+                    keep_on=keep_on,
                     tell=lambda text: self.note("smaller_step", text),
                 )
         except StoppedError:
-            return False
+            return reason
         shown = {key: value for key, value in metrics.items() if key not in ("correct", "rows")}
         self.tell("evaluated", {"step": self.progress.step, **shown})
         self.progress.curve.append({**self._point(), "metrics": shown})
@@ -133,7 +140,7 @@ class Run:
             self.progress.best, self.progress.best_step = metrics[name], self.progress.step
             self.export("best")
         self._evaluation_seconds = time.monotonic() - started
-        return True
+        return None
 
     @property
     def best_metric(self) -> str:

@@ -43,8 +43,9 @@ def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float 
     """Execute `plan`, or continue it where its output folder stopped; write the receipt and a ledger row.
 
     A run that is finished is not run again: its receipt comes back as it is. `age_seconds`: how long what is billed has
-    been going on already. Raises BudgetReached, Preempted or Interrupted after saving a checkpoint, NotFinite before a
-    poisoned update, OutOfMemory, or InputError; but for the last, a run that began leaves a receipt and a row.
+    been going on already. Raises BudgetReached, Preempted or Interrupted after saving a checkpoint (the last two at
+    once while it loads), NotFinite before a poisoned update, OutOfMemory, or InputError; but for the last, a run that
+    began leaves a receipt and a row.
     """
     folder = Path(plan.recipe.output.folder)
     started_at = datetime.now(UTC)
@@ -269,8 +270,8 @@ def _train(run: Run, saved: SavedState | None) -> Status:
 
 def _begin(run: Run) -> None:
     """Do what an earlier attempt left undone at this step, and stop where there is nothing to spend on another."""
-    stopped = run.evaluation_owed() and not run.evaluate()
-    if stopped or run.progress.step < run.schedule.total_steps:
+    run.ended_because = run.evaluate() if run.evaluation_owed() else None
+    if run.ended_because is None and run.progress.step < run.schedule.total_steps:
         run.ended_because = run.why_stop(0.0)
     if run.ended_because is not None:
         run.save()
