@@ -17,7 +17,7 @@ from typing import Any
 import crashes
 from faults.runs import Outcome, drop, end_of, finish, lay_out, log_of, plans, reference, start
 from tenfold.planner import Plan
-from tenfold.run import checkpoint
+from tenfold.run import checkpoint, tally
 
 FAULTS = ("kill", "full", "io")
 
@@ -47,8 +47,7 @@ def disturbed(folder: Path, count: int, until: float, seed: int) -> Iterator[dic
     wanted, _ = reference(plan, folder / "undisturbed")
     points = count_points(lay_out(plan, folder / "counted"))
     cases = [(fault, at) for at in range(points) for fault in FAULTS]
-    chosen = cases if count >= len(cases) else sorted(random.Random(seed).sample(cases, count))
-    for fault, at in chosen:
+    for fault, at in random.Random(seed).sample(cases, min(count, len(cases))):
         if time.monotonic() > until:
             break
         yield one_fault(lay_out(plan, folder / f"{fault}-{at}"), fault, at, wanted)
@@ -72,12 +71,19 @@ def one_fault(run: Path, fault: str, at: int, wanted: Outcome) -> dict[str, Any]
 
 def arm(fault: str, at: int) -> None:
     """Disturb this process at its `at`-th point."""
-    crashes.checkpoint = checkpoint  # pyright: ignore
     countdown = {
         "kill": lambda: crashes.Countdown(at),
         "full": lambda: Failing(at, errno.ENOSPC, for_good=True),
         "io": lambda: Failing(at, errno.EIO, for_good=False),
     }[fault]()
+    listen(countdown)
+
+
+def listen(countdown: crashes.Countdown) -> None:
+    """Let this process tell the countdown of each point. Notes of what was spent, which come by the clock, are left
+    out but for the first and the last: a point is the same one in every run."""
+    crashes.checkpoint = checkpoint  # pyright: ignore
+    tally._EVERY_SECONDS = float("inf")
     crashes.arm(countdown, crashes.Scenario(ignore, ignore, lambda folder: ""))
 
 
@@ -101,9 +107,7 @@ def count_points(run: Path) -> int:
     path = run / "points"
 
     def count() -> None:
-        counting = Counting(os.open(path, os.O_WRONLY | os.O_CREAT))
-        crashes.checkpoint = checkpoint  # pyright: ignore
-        crashes.arm(counting, crashes.Scenario(ignore, ignore, lambda folder: ""))
+        listen(Counting(os.open(path, os.O_WRONLY | os.O_CREAT)))
 
     finish(run, count)
     return path.stat().st_size
