@@ -138,7 +138,7 @@ def test_a_budget_that_runs_out_is_code_5_and_continues(work: Path) -> None:
     done = process("train", "tight.json")
     assert done.returncode == 5, done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("tenfold: budget reached at step 1 of 3, checkpoint saved in run; raise it")
+    assert last.startswith("tenfold: budget reached at step 0 of 3, checkpoint saved in run; raise it")
     assert json.loads((work / "run" / "receipt.json").read_text())["status"] == "stopped_at_budget"
     again = process("train", "recipe.yaml", "--json")
     assert again.returncode == 0, again.stderr

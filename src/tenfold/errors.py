@@ -41,13 +41,13 @@ class BudgetReached(TenfoldError):
 
 
 class Preempted(TenfoldError):
-    """SIGTERM: a checkpoint is saved. 75 is EX_TEMPFAIL in BSD's sysexits.h: try again later."""
+    """SIGTERM: what was learned so far is saved. 75 is EX_TEMPFAIL in BSD's sysexits.h: try again later."""
 
     exit_code: ClassVar[int] = 75
 
 
 class Interrupted(TenfoldError):
-    """SIGINT: a checkpoint is saved. 130 is the shell's 128 + SIGINT."""
+    """SIGINT: what was learned so far is saved. 130 is the shell's 128 + SIGINT."""
 
     exit_code: ClassVar[int] = 130
 

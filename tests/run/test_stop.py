@@ -122,3 +122,33 @@ def test_errors(name: str, kind: type[Exception]) -> None:
     stop = StopRequest()
     stop.requested = name
     assert type(stop.error("why")) is kind
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("when", ["before", "inside", "swallowed"])
+def test_at_once(name: str, when: str) -> None:
+    """What has nothing to save ends where it stands; on the way out a second signal changes nothing."""
+    done: list[str] = []
+    number = signal.Signals[name]
+    with StopRequest() as stop, pytest.raises((Preempted, Interrupted), match=f"{name} before the first step"):
+        if when == "before":
+            signal.raise_signal(number)
+        with stop.at_once():
+            try:
+                signal.raise_signal(number)
+                done.append("went on")
+            except (Preempted, Interrupted):
+                signal.raise_signal(signal.SIGTERM)
+                done.append("way out")
+                if when != "swallowed":
+                    raise
+    assert done == ([] if when == "before" else ["way out"])
+
+
+def test_signals_wait_outside_of_it() -> None:
+    """The control."""
+    with StopRequest() as stop:
+        with stop.at_once():
+            pass
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.requested == "SIGTERM"

@@ -188,7 +188,7 @@ def test_the_budget_stops_the_run_and_raising_it_continues(tmp_path: Path) -> No
             "recipe": {**plan.model_dump(mode="json")["recipe"], "budget": budget},
         }
     )
-    with pytest.raises(BudgetReached, match="budget reached at step 1 of 10"):
+    with pytest.raises(BudgetReached, match="budget reached at step 0 of 10"):
         tenfold.train(tight)
     assert Receipt.read(tmp_path / "run" / "receipt.json").status == "stopped_at_budget"
     assert tenfold.train(plan).status == "done"

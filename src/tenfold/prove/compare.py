@@ -17,7 +17,7 @@ from tenfold.planner import Plan, baseline_epochs
 from tenfold.prove.baseline import run_naive, run_peer
 from tenfold.prove.exchange import BaselineRequest, BaselineResult, write_rows
 from tenfold.receipt import Baseline, Quality, Receipt
-from tenfold.run.account import this_hardware
+from tenfold.run.environment import this_hardware
 
 Kind = Literal["naive", "peer"]
 

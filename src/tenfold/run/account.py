@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-import platform
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, cast
-
-import torch
 
 from tenfold.cuts import cut_from_dict
 from tenfold.planner import Plan
@@ -20,7 +15,6 @@ from tenfold.receipt import (
     CurvePoint,
     CutUsed,
     Event,
-    Hardware,
     Measured,
     Part,
     Quality,
@@ -32,9 +26,8 @@ from tenfold.receipt import (
     Unit,
 )
 from tenfold.recipe import recipe_sha256, training_sha256
+from tenfold.run.environment import package_versions, this_hardware
 from tenfold.run.run import Run
-
-PACKAGES = ("tenfold", "torch", "transformers", "tokenizers", "safetensors")
 
 
 def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> Receipt:
@@ -57,7 +50,7 @@ def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> 
         hardware=this_hardware(plan.machine.name, run.rig.device),
         seed=recipe.train.seed,
         measurements=_measurements(plan, run),
-        seconds_by_part=cast("dict[Part, float]", dict(meter.seconds_by_part)),
+        seconds_by_part=cast("dict[Part, float]", meter.seconds_by_part),
         curve=tuple(CurvePoint(**point) for point in progress.curve),
         quality=_quality(run),
         goal=None if recipe.quality is None else QualityGoal(**recipe.quality.model_dump()),
@@ -78,47 +71,6 @@ def run_id(plan: Plan) -> str:
     """The same for every attempt of a run: a hash of what decides its weights, and of its output folder."""
     identity = f"{training_sha256(plan.recipe)} {Path(plan.recipe.output.folder).resolve()}"
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
-
-
-def package_versions() -> dict[str, str]:
-    """Python's and the libraries' versions."""
-    versions = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = "not installed"
-    return versions
-
-
-def this_hardware(machine: str, device: torch.device) -> Hardware:
-    """The computer this process runs on."""
-    on_gpu = device.type == "cuda"
-    total = torch.cuda.get_device_properties(device).total_memory if on_gpu else _ram_bytes()
-    return Hardware(
-        machine=machine,
-        cpu=_cpu_name(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        gpu=torch.cuda.get_device_name(device) if on_gpu else "",
-        gpu_count=1 if on_gpu else 0,
-        memory_bytes=total,
-        os=platform.platform(),
-    )
-
-
-def _ram_bytes() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):
-        return None
-
-
-def _cpu_name() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:  # noqa: PTH123
-            return next((line.split(":", 1)[1].strip() for line in file if line.startswith("model name")), "")
-    except OSError:
-        return platform.processor()
 
 
 def _measurements(plan: Plan, run: Run) -> tuple[Measured, ...]:

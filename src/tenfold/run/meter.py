@@ -19,7 +19,10 @@ class Meter:
         self.device = device
         self.usd_per_hour = usd_per_hour
         self.spent_before_seconds = 0.0
-        self.seconds_by_part: dict[str, float] = {"import": age_seconds}
+        self._booked: dict[str, float] = {"import": age_seconds}
+        self._open: list[str] = []
+        """Parts begun and not ended, the innermost last: only that one is running."""
+        self._since = time.monotonic()
         self._started = time.monotonic() - age_seconds
         self.idle_bytes = 0 if device.type == "cuda" else resident_bytes()
         """What the process held with the libraries imported and no model loaded."""
@@ -31,20 +34,32 @@ class Meter:
     @contextmanager
     def part(self, name: str) -> Generator[None]:
         """Add the time inside to part `name`; a part within another counts once, for the inner one."""
-        started = time.monotonic()
-        inside_before = sum(self.seconds_by_part.values())
+        self._book()
+        self._open.append(name)
         try:
             yield
         finally:
-            inner = sum(self.seconds_by_part.values()) - inside_before
-            seconds = time.monotonic() - started - inner
-            self.seconds_by_part[name] = self.seconds_by_part.get(name, 0.0) + seconds
+            self._book()
+            self._open.pop()
+
+    @property
+    def seconds_by_part(self) -> dict[str, float]:
+        """Seconds of every part until now, earlier attempts and open parts included."""
+        self._book()
+        return dict(self._booked)
 
     def add_earlier(self, wall_seconds: float, seconds_by_part: Mapping[str, float]) -> None:
         """Count what earlier attempts of this run have spent."""
         self.spent_before_seconds += wall_seconds
         for name, seconds in seconds_by_part.items():
-            self.seconds_by_part[name] = self.seconds_by_part.get(name, 0.0) + seconds
+            self._booked[name] = self._booked.get(name, 0.0) + seconds
+
+    def _book(self) -> None:
+        now = time.monotonic()
+        if self._open:
+            name = self._open[-1]
+            self._booked[name] = self._booked.get(name, 0.0) + now - self._since
+        self._since = now
 
     @property
     def wall_seconds(self) -> float:

@@ -12,18 +12,23 @@ from typing import Any
 import torch
 
 from tenfold.data.dataset import Dataset
+from tenfold.errors import InputError, NotFinite, TenfoldError
 from tenfold.export.adapter import save_adapter
 from tenfold.export.merge import save_model
+from tenfold.inert import printable
 from tenfold.recipe import Recipe
 from tenfold.rig.rig import Rig
 from tenfold.run.base import Base
 from tenfold.run.checkpoint import SavedState, load_tensors, restore_rng, rng_state, save_state
-from tenfold.run.evaluate import evaluate
+from tenfold.run.environment import differences, environment
+from tenfold.run.evaluate import StoppedError, evaluate_in_memory
 from tenfold.run.events import Event, Observer
+from tenfold.run.lock import CLAIM
 from tenfold.run.loop import StepReport
 from tenfold.run.meter import Meter
 from tenfold.run.schedule import Schedule
 from tenfold.run.stop import StopRequest
+from tenfold.run.tally import Spent, Tally
 
 HIGHER_IS_BETTER = {"accuracy", "macro_f1"}
 
@@ -65,6 +70,7 @@ class Run:
         self.folder, self.base, self.stop, self.observers = folder, base, stop, observers
         self.settled: Mapping[str, Any] = {}
         """What the plan settled and a continued run keeps, whatever a plan of that day would say."""
+        self.tally = Tally(folder)
         self.optimizer: torch.optim.Optimizer | None = None
         self.progress = Progress()
         self.ended_because: str | None = None
@@ -72,12 +78,17 @@ class Run:
         self.retained: float | None = None
         """The score of `base.old_domain` at the end, where there is one."""
         self.saved_step = -1
-        self._save_seconds = self._evaluation_seconds = 0.0
+        self._save_seconds = self._export_seconds = self._evaluation_seconds = 0.0
+        """What the last one took: a budget is kept with so much in reserve."""
 
     def tell(self, kind: str, values: Mapping[str, float | int | str | None]) -> None:
-        """Let every observer see an event."""
-        for observer in self.observers:
-            observer(Event(kind, dict(values)))
+        """Let every observer see an event; one that cannot write (a closed terminal, a full disk) hears no more."""
+        for observer in tuple(self.observers):
+            try:
+                observer(Event(kind, dict(values)))
+            except OSError as error:
+                self.observers = [other for other in self.observers if other is not observer]
+                self._keep("note", f"progress is no longer shown or tracked in one place: {error.strerror or error}")
 
     def after_step(self, report: StepReport) -> bool:
         """Account for a step; evaluate and save when due. False when the run has to stop here."""
@@ -89,23 +100,37 @@ class Run:
         wish = self.recipe.train
         if report.step % wish.log_every_steps == 0 or report.step in (1, self.schedule.total_steps):
             self._log(report)
-        if self._evaluation_due(report.step):
-            self.evaluate()
-        reason = self.why_stop(report.seconds)
-        if reason is not None and report.step < self.schedule.total_steps:
+        self.note_spent()
+        stopped = self.evaluate() if self._evaluation_due(report.step) else None
+        if stopped is None and wish.save_every_steps is not None and report.step % wish.save_every_steps == 0:
+            self.save()
+        reason = stopped or self.why_stop(self._next_seconds(report.seconds))
+        if reason is not None and (report.step < self.schedule.total_steps or stopped is not None):
             self.ended_because = reason
             self.save()
             return False
-        if wish.save_every_steps is not None and report.step % wish.save_every_steps == 0:
-            self.save()
         return True
 
-    def evaluate(self) -> dict[str, float]:
-        """Measure quality now; keep the weights if they are the best so far."""
+    def evaluate(self) -> str | None:
+        """Measure quality now; keep the weights if they are the best so far. Why it had to stop on its way, if so."""
         started = time.monotonic()
-        with self.meter.part("evaluate"):
-            metrics = evaluate(self.rig, self.dataset.evaluation)
-        self._evaluation_seconds = time.monotonic() - started
+        reason: str | None = None
+
+        def keep_on() -> bool:
+            nonlocal reason
+            reason = self.why_stop(self._export_seconds)
+            return reason is None
+
+        try:
+            with self.meter.part("evaluate"):
+                self.rig, metrics = evaluate_in_memory(
+                    self.rig,
+                    self.dataset.evaluation,
+                    keep_on=keep_on,
+                    tell=lambda text: self.note("smaller_step", text),
+                )
+        except StoppedError:
+            return reason
         shown = {key: value for key, value in metrics.items() if key not in ("correct", "rows")}
         self.tell("evaluated", {"step": self.progress.step, **shown})
         self.progress.curve.append({**self._point(), "metrics": shown})
@@ -114,7 +139,8 @@ class Run:
         if self.progress.best is None or sign * metrics[name] > sign * self.progress.best:
             self.progress.best, self.progress.best_step = metrics[name], self.progress.step
             self.export("best")
-        return metrics
+        self._evaluation_seconds = time.monotonic() - started
+        return None
 
     @property
     def best_metric(self) -> str:
@@ -124,7 +150,9 @@ class Run:
         return "accuracy" if self.rig.task == "classify" else "loss"
 
     def export(self, which: str) -> Path:
-        """Write the adapter, or the full model, as `<output>/adapter-<which>` or `model-<which>`."""
+        """Write the adapter, or the full model, as `<output>/adapter-<which>` or `model-<which>`. Raises as `save`."""
+        self._check_before_writing()
+        started = time.monotonic()
         with self.meter.part("save"):
             if self.rig.adapter is None:
                 target = self.folder / f"model-{which}"
@@ -132,6 +160,7 @@ class Run:
             else:
                 target = self.folder / f"adapter-{which}"
                 save_adapter(self.rig, target, self.base.sha256)
+        self._export_seconds = time.monotonic() - started
         return target
 
     def measure_retention(self) -> None:
@@ -141,9 +170,13 @@ class Run:
                 self.retained = self.base.old_domain.score(self.rig, self.rig.tokenizer)
 
     def save(self) -> None:
-        """Save everything that continuing from here needs."""
+        """Save everything that continuing from here needs.
+
+        Raises NotFinite if the last update left a weight NaN or Inf, and TenfoldError if it cannot be written.
+        """
         if self.saved_step == self.progress.step or self.optimizer is None:
             return
+        self._check_before_writing()
         started = time.monotonic()
         with self.meter.part("checkpoint"):
             rng, rng_tensors = rng_state()
@@ -152,13 +185,14 @@ class Run:
                 tensors |= {f"optimizer/{number}/{slot}": value for slot, value in slots.items()}
             tensors |= {f"rng/{name}": value for name, value in rng_tensors.items()}
             self.progress.wall_seconds = self.meter.wall_seconds
-            self.progress.seconds_by_part = dict(self.meter.seconds_by_part)
+            self.progress.seconds_by_part = self.meter.seconds_by_part
             state = {
                 "progress": vars(self.progress),
                 "rng": rng,
                 "data_sha256": self.dataset.sha256,
                 "base_sha256": self.base.sha256,
                 "settled": self.settled,
+                "environment": environment(self.rig.device),
             }
             keep = self.recipe.train.keep_checkpoints
             save_state(self.folder / "checkpoints", self.progress.step, tensors, state, keep)
@@ -167,9 +201,13 @@ class Run:
         self.tell("saved", {"text": f"saved checkpoint at step {self.progress.step}"})
 
     def restore(self, saved: SavedState) -> None:
-        """Continue from a saved state: weights, optimizer, random state, position and account."""
+        """Continue from a saved state: weights, optimizer, random state and position.
+
+        Raises InputError if it holds other weights than this model learns.
+        """
         assert self.optimizer is not None
         tensors = load_tensors(saved, self.rig.device)
+        self._check_weights_of(saved, tensors)
         with torch.no_grad():
             for name, weight in self.rig.trainable:
                 weight.copy_(tensors[f"weights/{name}"])
@@ -185,17 +223,66 @@ class Run:
         self.progress = Progress(**saved.state["progress"])
         self.progress.resumes += 1
         self.saved_step = self.progress.step
-        self.meter.add_earlier(self.progress.wall_seconds, self.progress.seconds_by_part)
         self.note("resumed", f"continuing at step {self.progress.step}")
         for message in saved.skipped:
             self.note("note", message)
         if absent:
             self.note("note", f"not bit-exact: no random state for {', '.join(absent)}")
+        if changed := differences(saved.state.get("environment", {}), environment(self.rig.device)):
+            self.note("note", f"not bit-exact: {', '.join(changed)}")
+
+    def add_earlier(self) -> None:
+        """Bill what earlier attempts have spent, after their last checkpoint too."""
+        saved = Spent(self.progress.wall_seconds, self.progress.seconds_by_part)
+        spent = max(saved, self.tally.read(), key=lambda spent: spent.wall_seconds)
+        self.meter.add_earlier(spent.wall_seconds, spent.seconds_by_part)
+        lost_seconds = spent.wall_seconds - saved.wall_seconds
+        if lost_seconds >= 1.0:
+            self.note("note", f"{lost_seconds:.0f} s that an earlier attempt spent without saving are billed too")
+
+    def note_spent(self, *, now: bool = False) -> None:
+        """Leave word of what was spent, in case this attempt is killed."""
+        self.tally.note(Spent(self.meter.wall_seconds, self.meter.seconds_by_part), now=now)
 
     def note(self, kind: str, text: str) -> None:
         """Tell the observers, and keep for the receipt."""
-        self.progress.events.append({"at": datetime.now(UTC).isoformat(), "kind": kind, "text": text})
+        self._keep(kind, text)
         self.tell("note", {"text": text})
+
+    def _keep(self, kind: str, text: str) -> None:
+        self.progress.events.append({"at": datetime.now(UTC).isoformat(), "kind": kind, "text": text})
+
+    def _check_before_writing(self) -> None:
+        if not (self.folder / CLAIM).is_file():
+            raise TenfoldError(
+                f"{printable(str(self.folder))}: was deleted or replaced while the run wrote into it; nothing more is"
+                " written. Run the same `tenfold train` to start over"
+            )
+        for name, weight in self.rig.trainable:
+            if not bool(torch.isfinite(weight).all()):
+                raise NotFinite(
+                    f"step {self.progress.step}: its update left NaN or Inf in {name}; nothing of it is saved. Lower"
+                    " train.learning_rate"
+                )
+
+    def _check_weights_of(self, saved: SavedState, tensors: Mapping[str, torch.Tensor]) -> None:
+        wanted = {f"weights/{name}": weight.shape for name, weight in self.rig.trainable}
+        found = {name: value.shape for name, value in tensors.items() if name.startswith("weights/")}
+        other = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        if other:
+            named = ", ".join(name.removeprefix("weights/") for name in other[:3])
+            changed = differences(saved.state.get("environment", {}), environment(self.rig.device))
+            raise InputError(
+                f"{printable(str(saved.folder))}: holds other weights than this model learns: {named}"
+                f"{f' and {len(other) - 3} more' if len(other) > 3 else ''}"
+                f"{f'; {changed[0]}' if changed else ''}; name a new output.folder"
+            )
+
+    def evaluation_owed(self) -> bool:
+        """Whether the evaluation due after the last step was stopped on its way."""
+        step = self.progress.step
+        done = any(point["step"] == step and point.get("metrics") for point in self.progress.curve)
+        return step > 0 and self._evaluation_due(step) and not done
 
     def _evaluation_due(self, step: int) -> bool:
         if not self.dataset.evaluation:
@@ -205,15 +292,16 @@ class Run:
             return self.schedule.epoch_ends_after(step - 1)
         return step % every == 0 or step == self.schedule.total_steps
 
-    def why_stop(self, step_seconds: float) -> str | None:
-        """The signal that asks, or "budget" if another step, the evaluation due after it and its checkpoint would pass
-        the limit."""
+    def _next_seconds(self, step_seconds: float) -> float:
+        """What another step takes, with the evaluation due after it."""
+        due = self._evaluation_due(self.progress.step + 1)
+        return step_seconds + (self._evaluation_seconds if due else 0.0)
+
+    def why_stop(self, ahead_seconds: float) -> str | None:
+        """The signal that asks, or "budget" if so much more work and a checkpoint would pass the limit."""
         if self.stop.requested is not None:
             return self.stop.requested
-        reserved = step_seconds + self._save_seconds
-        if self._evaluation_due(self.progress.step + 1):
-            reserved += self._evaluation_seconds
-        hours = (self.meter.wall_seconds + reserved) / 3600
+        hours = (self.meter.wall_seconds + ahead_seconds + self._save_seconds) / 3600
         budget, price = self.recipe.budget, self.meter.usd_per_hour
         if budget.hours is not None and hours > budget.hours:
             return "budget"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+from collections.abc import Generator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Self
 
@@ -25,6 +27,7 @@ class StopRequest:
         self.inert = True
         """True while no handler is installed: before, after, or in another thread than the main one."""
         self._before: dict[signal.Signals, Any] = {}
+        self._at_once = False
 
     def __enter__(self) -> Self:
         if threading.current_thread() is not threading.main_thread():
@@ -44,6 +47,20 @@ class StopRequest:
         self._before.clear()
         self.inert = True
 
+    @contextmanager
+    def at_once(self) -> Generator[None]:
+        """Inside, a signal ends the block where it stands: for long parts that have nothing to save, such as loading.
+
+        Raises Preempted or Interrupted, at the latest on leaving: a library may swallow what is raised in its midst.
+        """
+        self._at_once = True
+        try:
+            self._raise_if_requested()
+            yield
+        finally:
+            self._at_once = False
+        self._raise_if_requested()
+
     def error(self, message: str) -> Preempted | Interrupted:
         """What to raise once the state is saved: Interrupted (130) for SIGINT, else Preempted (75)."""
         return Interrupted(message) if self.requested == "SIGINT" else Preempted(message)
@@ -51,6 +68,15 @@ class StopRequest:
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.requested is None:
             self.requested = signal.Signals(number).name
+        if self._at_once:
+            self._at_once = False  # a second signal must not interrupt the way out
+            self._raise_if_requested()
+
+    def _raise_if_requested(self) -> None:
+        if self.requested is not None:
+            raise self.error(
+                f"{self.requested} before the first step; nothing was changed: run the same `tenfold train` again"
+            )
 
 
 def _signals() -> tuple[signal.Signals, ...]:

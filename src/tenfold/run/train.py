@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +16,7 @@ import transformers
 from tenfold.cuts import FineTune, WarmStart, cut_from_dict, on_rig
 from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset
 from tenfold.durable import remove_folder
-from tenfold.errors import BudgetReached, InputError, Interrupted, NotFinite, OutOfMemory, Preempted, TenfoldError
+from tenfold.errors import BudgetReached, InputError, Interrupted, OutOfMemory, Preempted, TenfoldError
 from tenfold.ledger import Ledger, open_ledger, spent_row
 from tenfold.planner import Plan
 from tenfold.receipt import Receipt, Status
@@ -27,7 +29,7 @@ from tenfold.run.account import make_receipt, run_id
 from tenfold.run.base import changed_base, named_base
 from tenfold.run.checkpoint import SavedState, newest_state
 from tenfold.run.events import Observer
-from tenfold.run.lock import OutputLock, claim_output, drop_claim
+from tenfold.run.lock import CLAIM, OutputLock, claim_output, drop_claim
 from tenfold.run.loop import train_steps
 from tenfold.run.meter import Meter
 from tenfold.run.optimizer import make_optimizer
@@ -41,8 +43,9 @@ def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float 
     """Execute `plan`, or continue it where its output folder stopped; write the receipt and a ledger row.
 
     A run that is finished is not run again: its receipt comes back as it is. `age_seconds`: how long what is billed has
-    been going on already. Raises BudgetReached, Preempted or Interrupted after saving a checkpoint, NotFinite before a
-    poisoned update, OutOfMemory, or InputError; but for the last, a run that began leaves a receipt and a row.
+    been going on already. Raises BudgetReached, Preempted or Interrupted after saving a checkpoint (the last two at
+    once while it loads), NotFinite before a poisoned update, OutOfMemory, or InputError; but for the last, a run that
+    began leaves a receipt and a row.
     """
     folder = Path(plan.recipe.output.folder)
     started_at = datetime.now(UTC)
@@ -53,7 +56,8 @@ def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float 
         try:
             saved = newest_state(folder / "checkpoints")
             plan = _as_it_began(plan, saved)
-            run = _prepare(plan, folder, stop, observers, age_seconds)
+            with stop.at_once():
+                run = _prepare(plan, folder, stop, observers, age_seconds)
             if saved is not None:
                 _check_saved(run, saved)
                 if (finished := _finished(run, saved)) is not None:
@@ -65,10 +69,11 @@ def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float 
                 remove_folder(folder / "base")
                 drop_claim(folder)
             raise
-        except (NotFinite, RuntimeError) as error:
+        except (TenfoldError, RuntimeError, MemoryError) as error:
             failure = _failure(plan, error)
-            if run is not None:
-                _account(plan, run, "failed", started_at)
+            if run is not None and (folder / CLAIM).is_file():
+                with suppress(TenfoldError):  # a disk that took no checkpoint may take no receipt either
+                    _account(plan, run, "failed", started_at)
             raise failure from error
         receipt = _account(plan, run, status, started_at)
     if run.ended_because is not None:
@@ -78,6 +83,7 @@ def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float 
 
 def _account(plan: Plan, run: Run, status: Status, started_at: datetime) -> Receipt:
     """The receipt of a run, written, and its row in the ledger."""
+    run.note_spent(now=True)
     path = run.folder / "receipt.json"
     receipt = make_receipt(plan, run, status, started_at)
     receipt_sha256 = receipt.write(path)
@@ -87,9 +93,9 @@ def _account(plan: Plan, run: Run, status: Status, started_at: datetime) -> Rece
     return receipt
 
 
-def _failure(plan: Plan, error: NotFinite | RuntimeError) -> TenfoldError:
-    """The error as the user sees it; one that means neither NaN nor a lack of memory is raised as it is."""
-    if isinstance(error, NotFinite):
+def _failure(plan: Plan, error: TenfoldError | RuntimeError | MemoryError) -> TenfoldError:
+    """The error as the user sees it; one that is neither the user's nor a lack of memory is raised as it is."""
+    if isinstance(error, TenfoldError):
         return error
     if ran_out_of_memory(error):
         return OutOfMemory(_out_of_memory(device_of(plan), error))
@@ -148,6 +154,11 @@ def _finished(run: Run, saved: SavedState) -> Receipt | None:
     receipt = Receipt.read(path)
     if receipt.status != "done":
         return None
+    with _open_ledger(run.recipe) as ledger:
+        receipt_sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        if all(entry.row.receipt_sha256 != receipt_sha256 for entry in ledger.rows()):
+            # Killed between the two: the receipt is written first, since a row names its hash.
+            ledger.append(spent_row(receipt, path, receipt_sha256))
     run.tell("finished", {"text": f"finished before: {path}"})
     return receipt
 
@@ -232,9 +243,11 @@ def _train(run: Run, saved: SavedState | None) -> Status:
     run.optimizer = make_optimizer(run.rig, run.recipe.train)
     if saved is not None:
         run.restore(saved)
-        run.ended_because = run.why_stop(0.0)
+    run.add_earlier()
     # Last of all that may refuse: a tracker leaves a folder behind, or a run on somebody's server.
     run.observers = [*run.observers, *_trackers(run)]
+    run.note_spent(now=True)
+    _begin(run)
     if run.ended_because is None:
         with run.meter.part("train"):
             train_steps(
@@ -255,6 +268,15 @@ def _train(run: Run, saved: SavedState | None) -> Status:
     return {"budget": "stopped_at_budget", "SIGINT": "interrupted"}.get(run.ended_because, "preempted")  # type: ignore[return-value]
 
 
+def _begin(run: Run) -> None:
+    """Do what an earlier attempt left undone at this step, and stop where there is nothing to spend on another."""
+    run.ended_because = run.evaluate() if run.evaluation_owed() else None
+    if run.ended_because is None and run.progress.step < run.schedule.total_steps:
+        run.ended_because = run.why_stop(0.0)
+    if run.ended_because is not None:
+        run.save()
+
+
 def _trackers(run: Run) -> list[Observer]:
     settings = run.recipe.train.model_dump()
     return [make_tracker(name, run.folder.name, run.folder, settings) for name in run.recipe.output.trackers]
@@ -271,7 +293,7 @@ def _unfinished(run: Run) -> TenfoldError:
 
 
 def _out_of_memory(device: torch.device, error: Exception) -> str:
-    what = str(error).splitlines()[0]
+    what = (str(error) or type(error).__name__).splitlines()[0]
     return (
         f"out of memory on {device}: {what}. Set train.micro_batch_size or cuts.pack.tokens lower, or"
         " cuts.checkpoint: full"
