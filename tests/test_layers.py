@@ -23,6 +23,7 @@ LAYERS = (
     ("planner",),
     ("receipt", "compare", "ledger"),
     ("export",),
+    ("checks",),
     ("run",),
     ("calibrate",),
     ("report",),

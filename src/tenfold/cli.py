@@ -1,4 +1,4 @@
-"""The command line: plan, calibrate, train, vocabulary, prove, report, ledger, merge, preview, schema, demo.
+"""The command line: plan, calibrate, check, train, vocabulary, prove, report, ledger, merge, preview, schema, demo.
 
 Results go to stdout, progress to stderr. Exit codes stand in `tenfold.errors` and in the README.
 """
@@ -90,6 +90,18 @@ def calibrate(
     found = measure(local_machine(), seconds, lambda text: print(text, file=sys.stderr, flush=True), age_seconds=age)
     path = found.write()
     _show({"file": str(path), **found.row()} if as_json else render_calibration(found, path))
+
+
+@app.command()
+def check(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Look for nonsense before anything is paid for: masks, stop tokens, overlap, packing, export, ..."""
+    from tenfold.api import check as look
+    from tenfold.checks import refuse
+
+    source = _read_plan(recipe, overrides).recipe if recipe.suffix == ".json" else recipe
+    found = look(source, overrides or ())
+    _show(found.to_json() if as_json else found)
+    refuse(found.findings)
 
 
 @app.command()

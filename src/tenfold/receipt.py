@@ -35,9 +35,10 @@ QuantityName = Literal[
     "peak_memory_bytes", "idle_memory_bytes", "train_seconds", "wall_seconds", "steps", "tokens", "loss_tokens", "usd"
 ]
 Unit = Literal["bytes", "seconds", "steps", "tokens", "usd"]
-Part = Literal["import", "load", "warm_start", "tokenise", "train", "evaluate", "checkpoint", "save"]
+Part = Literal["import", "load", "warm_start", "tokenise", "check", "train", "evaluate", "checkpoint", "save"]
 EventKind = Literal["resumed", "smaller_step", "note"]
 Evidence = Literal["measured", "extrapolated", "predicted"]
+Verdict = Literal["ok", "warning", "refusal", "left_out"]
 
 
 def _number_or_none(value: object) -> object:
@@ -201,6 +202,14 @@ class Event(_Value):
     text: str
 
 
+class Finding(_Value):
+    """What one check said before the first step was paid for. Holds counts and places, no text of a row."""
+
+    check: str
+    verdict: Verdict
+    text: str
+
+
 class Receipt(_Value):
     """One run. Times are UTC, durations come from a monotonic clock, memory is in bytes, money in US dollars."""
 
@@ -233,6 +242,8 @@ class Receipt(_Value):
     data: dict[str, JsonValue] = Field(default_factory=dict)
     """What became of the training rows."""
     evaluation_data: dict[str, JsonValue] = Field(default_factory=dict)
+    checks: tuple[Finding, ...] = ()
+    """What was looked at before the first step, in the order of the checks."""
     cuts: tuple[CutUsed, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     events: tuple[Event, ...] = ()

@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import ClassVar
 
 import pytest
-from data_recipes import byte_tokenizer, lines, load, make_recipe, write
 
+from data_recipes import byte_tokenizer, lines, load, make_recipe, write
 from tenfold.data import Rejection, Row, load_dataset
 from tenfold.data.read import FileSource, HubSource, hash_sources, locate, nearest_column, read_rows
 from tenfold.errors import InputError

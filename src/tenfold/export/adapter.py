@@ -103,16 +103,21 @@ def save_adapter(rig: Rig, folder: Path, base_hash: str) -> None:
 
     The base it names is the original one, quantized or not; how the run stored it is noted for `load_adapter`.
     """
+    with write_folder(folder) as writing:
+        write_adapter(rig, writing, base_hash)
+        save_tokenizer(rig.source, writing)
+
+
+def write_adapter(rig: Rig, folder: Path, base_hash: str) -> None:
+    """Weights and configuration of the adapter as files in `folder`."""
     if rig.adapter is None:
         raise ValueError("no adapter to save: the rig was not changed by lora")
-    with write_folder(folder) as writing:
-        origin: dict[str, Any] = {"base_sha256": base_hash, "labels": rig.labels}
-        if (stored := stored_as(rig.model)) is not None:
-            origin["quantize"] = stored
-        weights = {key: weight.detach().cpu().contiguous() for key, weight in adapter_weights(rig).items()}
-        save_file(weights, writing / WEIGHTS, metadata={ORIGIN: json.dumps(origin, sort_keys=True)})
-        (writing / CONFIG).write_text(json.dumps(adapter_config(rig, rig.adapter), indent=2) + "\n")
-        save_tokenizer(rig.source, writing)
+    origin: dict[str, Any] = {"base_sha256": base_hash, "labels": rig.labels}
+    if (stored := stored_as(rig.model)) is not None:
+        origin["quantize"] = stored
+    weights = {key: weight.detach().cpu().contiguous() for key, weight in adapter_weights(rig).items()}
+    save_file(weights, folder / WEIGHTS, metadata={ORIGIN: json.dumps(origin, sort_keys=True)})
+    (folder / CONFIG).write_text(json.dumps(adapter_config(rig, rig.adapter), indent=2) + "\n")
 
 
 def save_tokenizer(source: Source, folder: Path) -> None:
@@ -170,6 +175,11 @@ def place_adapter(rig: Rig, tensors: dict[str, torch.Tensor], folder: Path) -> N
                     f"{folder / WEIGHTS}: {key!r} is {tuple(tensors[key].shape)}, the model wants {tuple(weight.shape)}"
                 )
             weight.copy_(tensors[key])
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of an adapter folder under PEFT's names. Raises InputError if they cannot be read."""
+    return _read(folder)[1]
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:

@@ -43,6 +43,8 @@ class Progress:
     seconds_by_part: dict[str, float] = field(default_factory=dict[str, float])
     curve: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     events: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    checks: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    """What was found before the first step."""
 
 
 class Run:
