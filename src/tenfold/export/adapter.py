@@ -122,7 +122,8 @@ def write_adapter(rig: Rig, folder: Path, base_hash: str) -> None:
 
 def save_tokenizer(source: Source, folder: Path) -> None:
     """The base's tokenizer beside the weights."""
-    AutoTokenizer.from_pretrained(source.name, revision=source.revision).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
+    tokenizer.save_pretrained(folder)
 
 
 def load_adapter(folder: Path, device: str = "cpu") -> Rig:
