@@ -12,6 +12,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "tenfold"
 
 LAYERS = (
+    ("redact",),
     ("errors", "inert", "interval", "durable", "memory", "folders"),
     ("recipe",),
     ("shape", "machine"),

@@ -29,6 +29,7 @@ from tenfold.durable import write_file
 from tenfold.errors import InputError
 from tenfold.inert import printable
 from tenfold.interval import wilson_interval
+from tenfold.redact import redact
 
 Status = Literal["done", "stopped_at_budget", "preempted", "interrupted", "failed"]
 QuantityName = Literal[
@@ -207,7 +208,7 @@ class Finding(_Value):
 
     check: str
     verdict: Verdict
-    text: str
+    text: Annotated[str, AfterValidator(redact)]
 
 
 class Receipt(_Value):
@@ -259,8 +260,8 @@ class Receipt(_Value):
         return None if found is None else found.measured
 
     def to_json(self) -> str:
-        """The file's text: indented JSON in the order of the fields."""
-        return self.model_dump_json(indent=2) + "\n"
+        """The file's text: indented JSON in the order of the fields, without secrets."""
+        return redact(self.model_dump_json(indent=2)) + "\n"
 
     def write(self, path: Path) -> str:
         """Write to `path` whole or not at all, and return the SHA-256 of the file's bytes."""

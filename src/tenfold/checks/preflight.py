@@ -12,7 +12,7 @@ from tenfold.checks.rows import labels, learned_tokens, overlap, stop_token, tru
 from tenfold.checks.tokens import known_text, template, vocabulary
 from tenfold.data import Sample
 from tenfold.errors import InputError
-from tenfold.inert import printable
+from tenfold.inert import printable, printable_lines
 from tenfold.receipt import Finding
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Checked:
             style = {"ok": "green", "warning": "yellow", "refusal": "red"}.get(finding.verdict, "")
             verdict = Text(finding.verdict.replace("_", " "), style=style)
             table.add_row(verdict, Text(finding.check), Text(printable(finding.text)))
-        example = Text(f"\nthe first row, what is learned in brackets:\n{printable(self.example, 2000)}\n")
+        example = Text(f"\nthe first row, what is learned in brackets:\n{printable_lines(self.example)}\n")
         return Group(table, example, Text(f"{len(self.findings)} checks in {self.seconds:.1f} s"))
 
 

@@ -15,6 +15,7 @@ from tenfold.data.dataset import Dataset
 from tenfold.export.adapter import save_adapter
 from tenfold.export.merge import save_model
 from tenfold.recipe import Recipe
+from tenfold.redact import redact
 from tenfold.rig.rig import Rig
 from tenfold.run.base import Base
 from tenfold.run.checkpoint import SavedState, load_tensors, restore_rng, rng_state, save_state
@@ -196,6 +197,7 @@ class Run:
 
     def note(self, kind: str, text: str) -> None:
         """Tell the observers, and keep for the receipt."""
+        text = redact(text)
         self.progress.events.append({"at": datetime.now(UTC).isoformat(), "kind": kind, "text": text})
         self.tell("note", {"text": text})
 
