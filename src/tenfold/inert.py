@@ -29,10 +29,9 @@ _LONGEST_SECRET = 8192
 def printable(text: str, longest: int = _LONGEST_SHOWN) -> str:
     """One line of `text` that a terminal shows and does not obey, without secrets, cut to `longest` characters."""
     # Cutting first bounds the work on a hostile megabyte; escape codes make a text shorter, never longer. Secrets go
-    # before the cut that could leave half of one.
-    head = redact(text[: longest * 4 + _LONGEST_SECRET])[: longest * 4]
-    shown = "".join(_shown(character) for character in _ESCAPES.sub("", head))
-    shown = redact(" ".join(shown.split()))
+    # after the codes that could part one, and before the cut that could leave half of one.
+    head = _ESCAPES.sub("", text[: longest * 4 + _LONGEST_SECRET])
+    shown = redact(" ".join("".join(map(_shown, head)).split()))
     return shown if len(shown) <= longest and len(text) <= longest * 4 else shown[: longest - 1].rstrip() + "…"
 
 

@@ -11,23 +11,24 @@ import re
 
 REDACTED = "[redacted]"
 
-PATTERNS: tuple[re.Pattern[str], ...] = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"\bhf_[A-Za-z0-9]{20,}",  # Hugging Face
-        r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",  # AWS access keys
-        r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",  # GitHub
-        r"\bsk-[\w-]{20,}",  # OpenAI and those that copied its form
-        r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*",  # JSON web tokens (RFC 7519)
-        r"(?i)(?<=\bbearer )[\w.~+/-]{16,}=*",  # RFC 6750
-        r"(?i)(?<=\bbasic )[\w+/-]{16,}=*",  # RFC 7617
-        r"(?<=://)[^/\s@\"']+(?=@)",  # user information of a URL (RFC 3986, 3.2.1)
-        r"(?i)(?<=[?&]token=)[^&\s\"']+|(?<=[?&]api_key=)[^&\s\"']+|(?<=[?&]access_token=)[^&\s\"']+",
-        r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+PATTERN = re.compile(
+    "|".join(
+        (
+            r"\bhf_[A-Za-z0-9]{20,}",  # Hugging Face
+            r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",  # AWS access keys
+            r"\b(?:gh[pousr]_[A-Za-z0-9]{30,}|github_pat_\w{30,})",  # GitHub
+            r"\bsk-[\w-]{20,}",  # OpenAI and those that copied its form
+            r"\beyJ[\w-]{10,}\.[\w-]{10,}\.[\w-]*",  # JSON web tokens (RFC 7519)
+            r"(?i:(?<=\bbearer )[\w.~+/-]{16,}=*)",  # RFC 6750
+            r"(?i:(?<=\bbasic )[\w+/-]{16,}=*)",  # RFC 7617
+            r"(?<=://)[^/\s@\"']+(?=@)",  # user information of a URL (RFC 3986, 3.2.1)
+            r"(?i:(?<=[?&]token=)|(?<=[?&]api_key=)|(?<=[?&]access_token=))[^&\s\"']+",
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----[\s\S]*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+        )
     )
 )
 
-SECRET_NAMES = re.compile(r"(?:TOKEN|SECRET|PASSWORD|PASSWD|API_KEY|ACCESS_KEY|PRIVATE_KEY)$", re.IGNORECASE)
+SECRET_NAMES = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "API_KEY", "ACCESS_KEY", "PRIVATE_KEY")
 """How names of environment variables end that hold secrets."""
 
 SHORTEST = 8
@@ -36,11 +37,11 @@ SHORTEST = 8
 
 def redact(text: str) -> str:
     """The text with every secret in it replaced."""
+    if len(text) < SHORTEST:
+        return text
     for secret in _from_environment():
         text = text.replace(secret, REDACTED)
-    for pattern in PATTERNS:
-        text = pattern.sub(REDACTED, text)
-    return text
+    return PATTERN.sub(REDACTED, text)
 
 
 def holds_secret(text: str) -> bool:
@@ -49,5 +50,6 @@ def holds_secret(text: str) -> bool:
 
 
 def _from_environment() -> list[str]:
-    found = [value for name, value in os.environ.items() if SECRET_NAMES.search(name) and len(value) >= SHORTEST]
+    named = (value for name, value in os.environ.items() if name.upper().endswith(SECRET_NAMES))
+    found = [value for value in named if len(value) >= SHORTEST]
     return sorted(found, key=len, reverse=True)  # one may be the beginning of another

@@ -14,6 +14,7 @@ from tenfold.folders import config_folder
 from tenfold.inert import printable
 from tenfold.machine.table import rows
 from tenfold.recipe import Tier
+from tenfold.recipe.values import LEAST_USD
 
 TIERS = get_args(Tier)
 NEEDED = ("gpu", "usd_per_gpu_hour")
@@ -95,9 +96,9 @@ def _price(row: dict[str, str]) -> Price:
         usd = float(row["usd_per_gpu_hour"])
     except ValueError:
         usd = -1.0
-    if not 0 <= usd < 1e6:
+    if not LEAST_USD <= usd < 1e6:
         found = printable(row["usd_per_gpu_hour"])
-        raise ValueError(f"usd_per_gpu_hour: found {found!r}, expected dollars, e.g. 2.49")
+        raise ValueError(f"usd_per_gpu_hour: found {found!r}, expected dollars above 0, e.g. 2.49")
     checked = row.get("checked_at", "")
     try:
         checked_at = date.fromisoformat(checked) if checked else None
