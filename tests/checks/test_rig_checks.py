@@ -139,6 +139,16 @@ def test_passes_are_neither_compiled_nor_recorded() -> None:
     assert packing(rig, make_rows("sft")).verdict == "ok"
 
 
+def test_compiled_layers_are_not_compiled_for_the_shapes_of_a_check() -> None:
+    from torch._dynamo.utils import counters
+
+    rig = on_rig((LORA, PACK, Fuse(loss_rows=16, compile=True)), make_rig("llama", "sft"))
+    counters.clear()
+    found = check_rig(rig, make_rows("sft"))
+    assert [finding.verdict for finding in found] == ["ok", "ok", "left_out"], found
+    assert not counters["stats"]
+
+
 def test_few_rows_are_short_and_of_different_length() -> None:
     rows = make_rows("sft", count=100)
     chosen = few_rows(rows)
