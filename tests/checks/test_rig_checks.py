@@ -125,6 +125,20 @@ def test_an_adapter_that_is_written_wrong_is_refused(monkeypatch: pytest.MonkeyP
     assert found.verdict == "refusal" and "written and read again" in found.text
 
 
+def test_a_disk_without_room_for_a_trial_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    import tenfold.checks.exported as exported
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(exported, "write_adapter", full)
+    rig = on_rig((LORA,), make_rig("llama", "sft"))
+    before = state(rig)
+    found = export(rig, make_rows("sft"))
+    assert found.verdict == "left_out" and "No space left" in found.text
+    assert all(torch.equal(a, b) for a, b in zip(before, state(rig), strict=True))
+
+
 def test_what_there_is_no_time_for_is_said() -> None:
     rig = on_rig((LORA,), make_rig("llama", "sft"))
     assert [f.verdict for f in check_rig(rig, make_rows("sft"), limit_seconds=-1)] == ["left_out"] * 3

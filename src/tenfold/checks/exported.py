@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from transformers.pytorch_utils import Conv1D
 
 from tenfold.data import Sample
@@ -37,9 +38,13 @@ def export(rig: Rig, rows: Sequence[Sample]) -> Finding:
         return Finding(check="export", verdict="left_out", text=text)
     with _trial_adapter(layers):
         expected = logits(rig, rows[:2])
-        with TemporaryDirectory() as folder:
-            write_adapter(rig, Path(folder), "")
-            written = read_tensors(Path(folder))
+        try:
+            with TemporaryDirectory() as folder:
+                write_adapter(rig, Path(folder), "")
+                written = read_tensors(Path(folder))
+        except (OSError, SafetensorError) as error:
+            text = f"no place to write an adapter on trial ({str(error).splitlines()[0]})"
+            return Finding(check="export", verdict="left_out", text=text)
         for layer in layers:
             torch.nn.init.zeros_(layer.lora_B)
         place_adapter(rig, written, Path("the adapter as written"))
