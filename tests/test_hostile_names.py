@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import unicodedata
 from pathlib import Path
 
@@ -43,6 +44,15 @@ def test_no_name_is_run_and_none_reaches_the_terminal(
         odd = {c for c in outcome.err + outcome.out if unicodedata.category(c) in ("Cc", "Cf") and c != "\n"}
         assert not odd
     assert {path.name for path in work.iterdir()} == before
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name[0] in "$`;|&" and "IFS" not in name])
+def test_a_shell_would_run_it(name: str, tmp_path: Path) -> None:
+    """The control: put into a command line, each of these leaves its mark."""
+    marker = tmp_path / "marker"
+    command = "echo x " + name.replace("MARKER", str(marker))
+    subprocess.run(["/bin/sh", "-c", command], capture_output=True, check=False)
+    assert marker.exists()
 
 
 def test_no_tag_is_run_by_a_whole_run(
