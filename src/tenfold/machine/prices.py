@@ -20,6 +20,9 @@ TIERS = get_args(Tier)
 NEEDED = ("gpu", "usd_per_gpu_hour")
 OPTIONAL = ("provider", "region", "tier", "gpu_count", "checked_at", "source")
 
+FARTHEST = 20.0
+"""Times the dearest known offer, or one part of the cheapest: no contract is so far off, and a unit mistaken is."""
+
 
 @dataclass(frozen=True)
 class Price:
@@ -82,9 +85,20 @@ def user_prices(path: Path) -> tuple[Price, ...]:
                 f"{path}:{table.line_num}: the catalogue knows no GPU {printable(price.gpu)!r}; known:"
                 f" {', '.join(sorted(gpus))}"
             )
+        _check_magnitude(price, f"{path}:{table.line_num}")
         if row.get("gpu_count") in (None, "", "1"):
             found.append(price)
     return tuple(found)
+
+
+def _check_magnitude(price: Price, where: str) -> None:
+    """Cents, or a month's rent, would make every plan wrong. Raises InputError."""
+    known = [one.usd_per_hour for one in _shipped() if one.gpu == price.gpu]
+    if known and not min(known) / FARTHEST <= price.usd_per_hour <= max(known) * FARTHEST:
+        raise InputError(
+            f"{where}: usd_per_gpu_hour: found {price.usd_per_hour:g}, but {price.gpu} is offered at {min(known):g} to"
+            f" {max(known):g}; write dollars for one hour"
+        )
 
 
 def _price(row: dict[str, str]) -> Price:
