@@ -10,6 +10,7 @@ from tenfold.receipt import (
     CurvePoint,
     CutUsed,
     Event,
+    Finding,
     Hardware,
     Measured,
     Quality,
@@ -103,6 +104,7 @@ def full_receipt(text: str = "") -> Receipt:
             CutUsed(name=say("fuse"), exact=True, facts=()),
         ),
         baselines=(_naive(say), _peer(say)),
+        checks=(Finding(check=say("overlap"), verdict="warning", text=say("3 of 100 rows")),),
         events=(
             Event(at=START + timedelta(seconds=90), kind="resumed", text=say("from step 240, after SIGTERM")),
             Event(at=START + timedelta(seconds=91), kind="note", text=say("micro-batch 32")),

@@ -24,7 +24,20 @@ from command_line import BERT, Outcome, call, edit_json, write_recipe
 from tenfold.planner import Plan
 from tenfold.receipt import Receipt
 
-VERBS = ("plan", "calibrate", "train", "vocabulary", "prove", "report", "ledger", "merge", "preview", "schema", "demo")
+VERBS = (
+    "plan",
+    "calibrate",
+    "check",
+    "train",
+    "vocabulary",
+    "prove",
+    "report",
+    "ledger",
+    "merge",
+    "preview",
+    "schema",
+    "demo",
+)
 
 AS_COMMAND = "import sys; sys.argv = ['tenfold', *{}]\nfrom tenfold.cli import main\nmain()"
 """`tenfold` with arguments, as Python code."""

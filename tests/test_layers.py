@@ -12,7 +12,8 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "tenfold"
 
 LAYERS = (
-    ("errors", "inert", "interval", "durable", "memory", "folders"),
+    ("redact",),
+    ("errors", "inert", "interval", "hub", "durable", "memory", "folders"),
     ("recipe",),
     ("shape", "machine"),
     ("data",),
@@ -23,6 +24,7 @@ LAYERS = (
     ("planner",),
     ("receipt", "compare", "ledger"),
     ("export",),
+    ("checks",),
     ("run",),
     ("calibrate",),
     ("report",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import multiprocessing
@@ -17,6 +18,7 @@ import pytest
 from receipts import full_receipt
 from tenfold.errors import InputError, TenfoldError
 from tenfold.ledger import (
+    COLUMNS,
     Entry,
     Ledger,
     Row,
@@ -174,6 +176,49 @@ def test_an_edited_ledger_shows(path: Path, statement: str, problem: str) -> Non
     assert any(found.startswith(problem) for found in verified(path)), verified(path)
 
 
+@pytest.mark.parametrize("column", [*COLUMNS, "previous_sha256", "sha256"])
+def test_every_column_is_in_the_chain_and_the_first_wrong_row_comes_first(path: Path, column: str) -> None:
+    filled(path)
+    value = "'planned'" if column == "kind" else "7 || seq"
+    tamper(path, f"UPDATE entries SET {column} = {value} WHERE seq IN (2, 4)")
+    found = verified(path)
+    assert found[0].startswith("row 2 "), found
+    assert any(problem.startswith(("row 4 ", "row 5 ")) for problem in found), found
+
+
+@pytest.mark.parametrize("row", [1, 2, 3, 4, 5])
+def test_a_removed_row_shows_wherever_it_stood(path: Path, row: int) -> None:
+    filled(path)
+    tamper(path, f"DELETE FROM entries WHERE seq = {row}")
+    (found,) = verified(path)
+    assert f"rows {row} to {row}" in found and "missing" in found
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 2), (2, 4), (1, 5)])
+def test_rows_in_another_order_show(path: Path, one: int, other: int) -> None:
+    filled(path)
+    tamper(
+        path,
+        f"UPDATE entries SET seq = CASE seq WHEN {one} THEN -{other} ELSE -{one} END WHERE seq IN ({one}, {other})",
+    )
+    assert verified(path)
+    tamper(path, "UPDATE entries SET seq = -seq WHERE seq < 0")
+    assert any(problem.startswith(f"row {one} ") for problem in verified(path))
+
+
+def test_a_chain_that_was_computed_anew_from_the_middle_does_not_fit_its_receipts(path: Path, tmp_path: Path) -> None:
+    """What the chain cannot show: its owner may write another. The receipts that it names still tell."""
+    receipt, where = full_receipt(), tmp_path / "receipt.json"
+    with Ledger(path) as ledger:
+        ledger.append(spent_row(receipt, where, receipt.write(where)))
+    cheaper = path.with_name("cheaper.sqlite")
+    edited = receipt.model_copy(update={"bill": receipt.bill.model_copy(update={"usd": 0.0})})
+    with Ledger(cheaper) as ledger:
+        ledger.append(spent_row(edited, where, hashlib.sha256(edited.to_json().encode()).hexdigest()))
+        (found,) = ledger.verify()
+    assert "was changed after it was billed" in found
+
+
 def test_an_edit_that_changes_nothing_does_not_show(path: Path) -> None:
     filled(path)
     tamper(path, "UPDATE entries SET usd_micros = usd_micros")
@@ -213,6 +258,18 @@ def test_a_changed_receipt_shows(path: Path, tmp_path: Path) -> None:
         receipt_path.write_text(receipt_path.read_text().replace('"seed": 0', '"seed": 1'))
         assert [problem.split(":")[0] for problem in ledger.verify()] == ["row 2 (run 7f3a91c2)"]
         receipt_path.unlink()
+        assert ledger.verify() == []
+
+
+def test_one_changed_byte_of_a_receipt_shows(path: Path, tmp_path: Path) -> None:
+    receipt, where = full_receipt(), tmp_path / "receipt.json"
+    with Ledger(path) as ledger:
+        ledger.append(spent_row(receipt, where, receipt.write(where)))
+        content = where.read_bytes()
+        for place in range(0, len(content), 97):
+            where.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+            assert len(ledger.verify()) == 1, place
+        where.write_bytes(content)
         assert ledger.verify() == []
 
 

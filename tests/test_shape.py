@@ -11,7 +11,8 @@ import pytest
 
 from shapes import LLAMA_8B
 from tenfold.errors import InputError
-from tenfold.shape import read, read_shape, shape_from_config
+from tenfold.hub import is_known
+from tenfold.shape import read_shape, shape_from_config
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -238,10 +239,10 @@ def test_a_hub_that_has_no_address_here_is_not_waited_for(monkeypatch: pytest.Mo
         monkeypatch.delenv(key, raising=False)
     monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
     monkeypatch.setattr("socket.getaddrinfo", unknown)
-    read._hub_is_known.cache_clear()
+    is_known.cache_clear()
     try:
         with pytest.raises(InputError, match=r"'nobody/nothing': .* and hub\.example cannot be reached; name a folder"):
             read_shape("nobody/nothing")
     finally:
-        read._hub_is_known.cache_clear()
+        is_known.cache_clear()
     assert asked == ["hub.example"]

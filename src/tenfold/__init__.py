@@ -1,6 +1,7 @@
 """tenfold: fine-tune transformer models for a tenth of the usual cost, and prove it.
 
 plan = tenfold.plan("recipe.yaml")     # what it would cost, on which machine, with which cuts; no torch
+findings = tenfold.check("recipe.yaml")    # nonsense found before it is paid for
 receipt = tenfold.train(plan)          # do it, never over budget
 rig = tenfold.apply(model, [tenfold.LoRA(rank=16), tenfold.Fuse()])    # the cuts in your own loop
 """
@@ -11,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tenfold.api import apply, plan, train
+    from tenfold.api import apply, check, plan, train
     from tenfold.cuts import CUTS, Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, WarmStart
     from tenfold.planner import Plan
     from tenfold.receipt import Receipt
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "tenfold.api": ("apply", "plan", "train"),
+    "tenfold.api": ("apply", "check", "plan", "train"),
     "tenfold.cuts": ("CUTS", "Checkpoint", "Cut", "FineTune", "Fuse", "LoRA", "Pack", "Quantize", "WarmStart"),
     "tenfold.planner": ("Plan",),
     "tenfold.receipt": ("Receipt",),
@@ -42,6 +43,7 @@ __all__ = [
     "WarmStart",
     "__version__",
     "apply",
+    "check",
     "load_recipe",
     "plan",
     "train",

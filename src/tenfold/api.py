@@ -6,10 +6,22 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset, read_tokenizer
+from tenfold.checks import LIMIT_SECONDS, Checked, Paper, check_paper
+from tenfold.checks.paper import EXAMPLES
+from tenfold.checks.preflight import left_out
+from tenfold.data import (
+    Dataset,
+    Tokenizer,
+    check_vocabulary,
+    first_examples,
+    load_dataset,
+    preview,
+    read_tokenizer,
+)
 from tenfold.data.guess import guess_task
 from tenfold.errors import InputError
 from tenfold.job.fit import learned
@@ -19,6 +31,9 @@ from tenfold.planner import Plan, VocabularySizes, check_warm_start, compare_siz
 from tenfold.recipe import Recipe, WarmStartWish, load_recipe, recipe_from_dict
 from tenfold.shape import Shape, read_shape
 from tenfold.workload import Workload
+
+MOST_READ_BYTES = 8 * 2**30
+"""In float32, what a CPU reads, multiplies four rows by and differentiates within a minute: 2B parameters."""
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -44,7 +59,11 @@ def plan(
     follows from the columns. `overrides` are "key.subkey=value" texts, `notes` go into the plan. Imports no torch.
     Raises InputError on a bad recipe or bad data, NoPlanFits when nothing meets the wishes.
     """
-    wishes = _wishes(recipe, overrides, model, data, task)
+    return _planned(_wishes(recipe, overrides, model, data, task), notes)[0]
+
+
+def _planned(wishes: Recipe, notes: tuple[str, ...] = ()) -> tuple[Plan, Dataset, Tokenizer]:
+    """The plan, and the rows that it was made for."""
     machines = find_machines(wishes.machine, wishes.train.dtype)
     if wishes.machine.usd_per_hour is not None and "auto" in wishes.machine.names:
         notes = (*notes, "machine.usd_per_hour counts for machines that are named; those of auto have their own prices")
@@ -55,7 +74,44 @@ def plan(
     workload = Workload.from_samples(dataset.train, dataset.evaluation, labels=len(dataset.labels))
     check_warm_start(wishes, shape, tokenizer)
     workload = replace(workload, new_vocabulary=plan_vocabulary(wishes, shape, tokenizer))
-    return make_plan(wishes, shape, workload, _experienced(machines, wishes), notes=notes)
+    return make_plan(wishes, shape, workload, _experienced(machines, wishes), notes=notes), dataset, tokenizer
+
+
+def check(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> Checked:
+    """What `train` looks for before its first step, and nothing else: no folder is made, no row is written.
+
+    The model is checked where it can be had here within the time; else the findings say why not. Raises InputError and
+    NoPlanFits as `plan` does; refusals are among the findings.
+    """
+    started = time.monotonic()
+    wishes = _wishes(recipe, overrides)
+    chosen, dataset, tokenizer = _planned(wishes)
+    examples = first_examples(wishes, EXAMPLES)
+    paper = Paper(wishes.task, dataset, tokenizer, chosen.shape.vocab_size, wishes.model.name, examples)
+    findings = check_paper(paper)
+    if not any(finding.verdict == "refusal" for finding in findings):
+        if why := _no_model(chosen):
+            findings += left_out(why)
+        else:
+            from tenfold.run.train import checked_model
+
+            findings += checked_model(chosen, dataset, tokenizer, LIMIT_SECONDS - (time.monotonic() - started))
+    return Checked(findings, preview(dataset.train[0], tokenizer), time.monotonic() - started)
+
+
+def _no_model(chosen: Plan) -> str:
+    """Why the planned model is not checked here; empty if it is."""
+    if find_spec("torch") is None:
+        return "PyTorch is not installed; pip install 'tenfold[train]'"
+    if any(cut["cut"] == "warm_start" for cut in chosen.cuts):
+        return "the changed model does not exist yet; `tenfold train` checks it"
+    if chosen.machine.vendor_kind == "cpu" and 4 * chosen.shape.parameters > MOST_READ_BYTES:
+        return f"reading {chosen.shape.parameters / 1e9:.1f}B weights takes too long here; `tenfold train` checks them"
+    import torch
+
+    if chosen.machine.vendor_kind == "cuda" and not torch.cuda.is_available():
+        return f"the plan is for {chosen.machine.label}, and torch finds no GPU here; `tenfold train` checks it there"
+    return ""
 
 
 def vocabulary(recipe: Recipe | Mapping[str, Any] | str | Path, overrides: Sequence[str] = ()) -> VocabularySizes:

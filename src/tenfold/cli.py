@@ -1,4 +1,4 @@
-"""The command line: plan, calibrate, train, vocabulary, prove, report, ledger, merge, preview, schema, demo.
+"""The command line: plan, calibrate, check, train, vocabulary, prove, report, ledger, merge, preview, schema, demo.
 
 Results go to stdout, progress to stderr. Exit codes stand in `tenfold.errors` and in the README.
 """
@@ -90,6 +90,18 @@ def calibrate(
     found = measure(local_machine(), seconds, lambda text: print(text, file=sys.stderr, flush=True), age_seconds=age)
     path = found.write()
     _show({"file": str(path), **found.row()} if as_json else render_calibration(found, path))
+
+
+@app.command()
+def check(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Look for nonsense before anything is paid for: masks, stop tokens, overlap, packing, export, ..."""
+    from tenfold.api import check as look
+    from tenfold.checks import refuse
+
+    source = _read_plan(recipe, overrides).recipe if recipe.suffix == ".json" else recipe
+    found = look(source, overrides or ())
+    _show(found.to_json() if as_json else found)
+    refuse(found.findings)
 
 
 @app.command()
@@ -213,6 +225,7 @@ def preview(
     """Show the first rows as the model will see them, with the tokens that bear loss marked."""
     from tenfold.api import read_dataset
     from tenfold.data import preview as show_sample
+    from tenfold.inert import printable_lines
     from tenfold.recipe import load_recipe
     from tenfold.shape import read_shape
 
@@ -220,7 +233,7 @@ def preview(
     wishes = _read_plan(recipe, overrides).recipe if recipe.suffix == ".json" else load_recipe(recipe, overrides or ())
     dataset, tokenizer = read_dataset(wishes, read_shape(wishes.model.name, wishes.model.revision))
     for sample in dataset.train[:rows]:
-        print(f"{sample.source}:{sample.line}  {show_sample(sample, tokenizer)}\n")
+        print(printable_lines(f"{sample.source}:{sample.line}  {show_sample(sample, tokenizer)}") + "\n")
 
 
 @app.command()
@@ -276,6 +289,8 @@ def main() -> None:
         _fail(f"{error.filename or 'file system'}: {error.strerror or error}", code)
     except KeyboardInterrupt:
         _fail("interrupted", Interrupted.exit_code)
+    except Exception:
+        _fail_unforeseen()
     if code == Interrupted.exit_code:  # how typer returns a KeyboardInterrupt
         _fail("interrupted", code)
     if code:
@@ -328,16 +343,28 @@ def _progress(as_json: bool) -> Any:
 
 def _show(result: Any) -> None:
     """A result on stdout: JSON values as JSON, everything else as its own text."""
+    from tenfold.redact import redact
+
     if isinstance(result, dict | list):
-        print(json.dumps(result, indent=2))
+        print(redact(json.dumps(result, indent=2)))
     elif isinstance(result, str):
-        print(result)
+        print(redact(result))
     else:
         from rich.console import Console
 
         from tenfold.report import render
 
         Console(width=None if sys.stdout.isatty() else PIPE_COLUMNS).print(render(result))
+
+
+def _fail_unforeseen() -> NoReturn:
+    """A fault of tenfold's own: its traceback is what a report of it needs, without secrets and without values."""
+    import traceback
+
+    from tenfold.redact import redact
+
+    print(redact(traceback.format_exc()), end="", file=sys.stderr)
+    raise SystemExit(1)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from tenfold.redact import redact
+
 
 class TenfoldError(Exception):
     """A failure with one line for the user and an exit code for the caller."""
 
     exit_code: ClassVar[int] = 1
+
+    def __str__(self) -> str:
+        """The message without secrets: others' messages are part of it, and their addresses and headers of theirs."""
+        return redact(super().__str__())
 
 
 class InputError(TenfoldError):

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from tenfold.redact import redact
+
 # ECMA-48: CSI sequences, then OSC/DCS/SOS/PM/APC strings up to their terminator, then two-character escapes.
 _ESCAPES = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_].*?(?:\x07|\x1b\\|\Z)|\x1b[ -/]*[0-~]?", re.DOTALL)
 
@@ -20,14 +22,23 @@ _FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 _LONGEST_SHOWN = 400
 
+_LONGEST_SECRET = 8192
+"""Characters: a private key of 4,096 bits has some 3,300."""
+
 
 def printable(text: str, longest: int = _LONGEST_SHOWN) -> str:
-    """One line of `text` that a terminal shows and does not obey, cut to `longest` characters."""
-    # Cutting first bounds the work on a hostile megabyte; escape codes make a text shorter, never longer.
-    head = text[: longest * 4]
-    shown = "".join(_shown(character) for character in _ESCAPES.sub("", head))
-    shown = " ".join(shown.split())
-    return shown if len(shown) <= longest and len(head) == len(text) else shown[: longest - 1].rstrip() + "…"
+    """One line of `text` that a terminal shows and does not obey, without secrets, cut to `longest` characters."""
+    # Cutting first bounds the work on a hostile megabyte; escape codes make a text shorter, never longer. Secrets go
+    # after the codes that could part one, and before the cut that could leave half of one.
+    head = _ESCAPES.sub("", text[: longest * 4 + _LONGEST_SECRET])
+    shown = redact(" ".join("".join(map(_shown, head)).split()))
+    return shown if len(shown) <= longest and len(text) <= longest * 4 else shown[: longest - 1].rstrip() + "…"
+
+
+def printable_lines(text: str) -> str:
+    """`text` with its lines and spaces as they are, and nothing in it that a terminal obeys, without secrets."""
+    lines = _ESCAPES.sub("", text).split("\n")
+    return redact("\n".join("".join(map(_shown, line)) for line in lines))
 
 
 def _shown(character: str) -> str:

@@ -29,15 +29,17 @@ from tenfold.durable import write_file
 from tenfold.errors import InputError
 from tenfold.inert import printable
 from tenfold.interval import wilson_interval
+from tenfold.redact import redact
 
 Status = Literal["done", "stopped_at_budget", "preempted", "interrupted", "failed"]
 QuantityName = Literal[
     "peak_memory_bytes", "idle_memory_bytes", "train_seconds", "wall_seconds", "steps", "tokens", "loss_tokens", "usd"
 ]
 Unit = Literal["bytes", "seconds", "steps", "tokens", "usd"]
-Part = Literal["import", "load", "warm_start", "tokenise", "train", "evaluate", "checkpoint", "save"]
+Part = Literal["import", "load", "warm_start", "tokenise", "check", "train", "evaluate", "checkpoint", "save"]
 EventKind = Literal["resumed", "smaller_step", "note"]
 Evidence = Literal["measured", "extrapolated", "predicted"]
+Verdict = Literal["ok", "warning", "refusal", "left_out"]
 
 
 def _number_or_none(value: object) -> object:
@@ -201,6 +203,14 @@ class Event(_Value):
     text: str
 
 
+class Finding(_Value):
+    """What one check said before the first step was paid for. Holds counts and places, no text of a row."""
+
+    check: str
+    verdict: Verdict
+    text: Annotated[str, AfterValidator(redact)]
+
+
 class Receipt(_Value):
     """One run. Times are UTC, durations come from a monotonic clock, memory is in bytes, money in US dollars."""
 
@@ -233,6 +243,8 @@ class Receipt(_Value):
     data: dict[str, JsonValue] = Field(default_factory=dict)
     """What became of the training rows."""
     evaluation_data: dict[str, JsonValue] = Field(default_factory=dict)
+    checks: tuple[Finding, ...] = ()
+    """What was looked at before the first step, in the order of the checks."""
     cuts: tuple[CutUsed, ...] = ()
     baselines: tuple[Baseline, ...] = ()
     events: tuple[Event, ...] = ()
@@ -248,8 +260,8 @@ class Receipt(_Value):
         return None if found is None else found.measured
 
     def to_json(self) -> str:
-        """The file's text: indented JSON in the order of the fields."""
-        return self.model_dump_json(indent=2) + "\n"
+        """The file's text: indented JSON in the order of the fields, without secrets."""
+        return redact(self.model_dump_json(indent=2)) + "\n"
 
     def write(self, path: Path) -> str:
         """Write to `path` whole or not at all, and return the SHA-256 of the file's bytes."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from data_recipes import CHATML, byte_tokenizer, lines, load, write
 
+from data_recipes import CHATML, byte_tokenizer, lines, load, write
 from tenfold.errors import InputError
 
 

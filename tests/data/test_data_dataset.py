@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
-from data_recipes import byte_tokenizer, lines, load, make_recipe, write
 
+from data_recipes import byte_tokenizer, lines, load, make_recipe, write
 from tenfold.data import DataAccount, Dataset, RejectedRows, check_vocabulary, load_dataset, preview
 from tenfold.errors import InputError
 

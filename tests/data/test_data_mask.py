@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from data_recipes import CHATML, MARKED, byte_tokenizer, lines, load, write
 
+from data_recipes import CHATML, MARKED, byte_tokenizer, lines, load, write
 from tenfold.data import Sample, Tokenizer, learns_to_stop, preview, read_tokenizer
 from tenfold.errors import InputError
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import tracemalloc
 from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
 import pytest
-from data_recipes import byte_tokenizer, lines, load, make_recipe, write
 
+from data_recipes import byte_tokenizer, lines, load, make_recipe, write
 from tenfold.data import Rejection, Row, load_dataset
+from tenfold.data.lines import LINE_CAP_BYTES
 from tenfold.data.read import FileSource, HubSource, hash_sources, locate, nearest_column, read_rows
 from tenfold.errors import InputError
 
@@ -192,3 +194,33 @@ def test_nearest_column() -> None:
     assert nearest_column("text", ["Text", "id"]) == "Text"
     assert nearest_column("label", ["labels", "id"]) == "labels"
     assert nearest_column("prompt", ["question"]) is None
+
+
+@pytest.mark.parametrize("lines", [1, 20_000], ids=["one line of 10 MB", "20,000 short lines"])
+def test_reading_holds_one_line_and_not_the_file(lines: int, tmp_path: Path) -> None:
+    row = b'{"text": "' + b"x" * (10_000_000 // lines) + b'"}\n'
+    path = write(tmp_path / "x.jsonl", row * lines)
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in read_rows(locate([str(path)])[0], lambda _: None))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert count == lines
+    assert peak < 5 * len(row) + 1_000_000
+
+
+def test_a_file_without_a_newline_is_not_held(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    with path.open("wb") as file:
+        file.truncate(8 * LINE_CAP_BYTES)  # holes: nothing is written to disk
+        file.seek(0)
+        file.write(b'{"text": "' + b"x" * 300)
+    tracemalloc.start()
+    try:
+        (found,) = read_rows(locate([str(path)])[0], lambda _: None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert isinstance(found, Rejection) and found.reason == "line_too_long"
+    assert peak < 5 * LINE_CAP_BYTES

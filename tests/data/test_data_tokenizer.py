@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from data_recipes import CHATML, byte_tokenizer, write
 
+from data_recipes import CHATML, byte_tokenizer, write
 from tenfold.data import Tokenizer, read_tokenizer
 from tenfold.errors import InputError
 

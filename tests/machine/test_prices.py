@@ -52,7 +52,12 @@ def test_a_users_own_offer_is_added(own_prices: Path) -> None:
     [
         ("gpu,price\nL4,1\n", ":1: lacks the column usd_per_gpu_hour"),
         ("gpu,usd_per_gpu_hour,colour\nL4,1,red\n", ":1: unknown column 'colour'"),
-        (HEAD + "L4,x,on_demand,free,,\n", ":2: usd_per_gpu_hour: found 'free', expected dollars"),
+        *(
+            (HEAD + f"L4,x,on_demand,{found},,\n", f":2: usd_per_gpu_hour: found '{found}', expected dollars above 0")
+            for found in ("free", "", "0", "-1", "nan", "inf", "1e7", "€2", "2.49 EUR", "$2")
+        ),
+        (HEAD + "L4,x,on_demand,700,,\n", ":2: usd_per_gpu_hour: found 700, but L4 is offered at"),
+        (HEAD + "L4,x,on_demand,0.0007,,\n", ":2: usd_per_gpu_hour: found 0.0007, but L4 is offered at"),
         (HEAD + "L4,x,on_demand,1,,\nL4,x,weekly,1,,\n", ":3: tier: found 'weekly', expected on_demand, spot"),
         (HEAD + "L4,x,on_demand,1,yesterday,\n", ":2: checked_at: found 'yesterday', expected a day"),
         (HEAD + "Abacus,x,on_demand,1,,\n", ":2: the catalogue knows no GPU 'Abacus'"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -299,3 +300,30 @@ def test_mutations_are_refused_or_read_but_never_crash() -> None:
             assert str(error)
             assert str(error).replace("\n", "").isprintable()
     assert min(outcomes.values()) > 20
+
+
+def test_a_file_of_100_megabytes_is_refused_without_being_read(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    with path.open("wb") as file:
+        file.write(HEAD.encode())
+        file.truncate(100_000_000)
+    tracemalloc.start()
+    began = time.process_time()
+    try:
+        with pytest.raises(InputError, match="is larger than 1,000,000 bytes; a recipe holds settings, not data"):
+            load_recipe(path)
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+    assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize("text", [HOSTILE[0], HOSTILE[1], HOSTILE[3]], ids=["lists", "mappings", "aliases"])
+def test_nesting_and_aliases_take_little_memory(text: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError):
+            parse_recipe(text)
+        assert tracemalloc.get_traced_memory()[1] < 100_000_000
+    finally:
+        tracemalloc.stop()

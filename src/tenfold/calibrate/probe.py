@@ -152,7 +152,7 @@ def _with_random_weights(rig: Rig) -> Rig:
     dtype = next(rig.model.parameters()).dtype
     torch.manual_seed(0)
     with rig.device:
-        model = kind.from_config(rig.model.config, attn_implementation="sdpa", dtype=dtype)
+        model = kind.from_config(rig.model.config, attn_implementation="sdpa", dtype=dtype, trust_remote_code=False)
     if (storage := stored_as(rig.model)) is not None:
         store_linears(model, storage, rig.new_modules, rig.device)
     return replace(rig, model=model)

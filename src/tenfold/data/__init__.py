@@ -1,7 +1,7 @@
 """Files to rows to samples of token ids, every row accounted for. Imports no torch."""
 
 from tenfold.data.account import DataAccount, RejectedRows, Rejection
-from tenfold.data.dataset import Dataset, check_vocabulary, load_dataset, training_texts
+from tenfold.data.dataset import Dataset, check_vocabulary, first_examples, load_dataset, training_texts
 from tenfold.data.lines import Row
 from tenfold.data.preview import preview
 from tenfold.data.tokenize import Sample, learns_to_stop
@@ -16,6 +16,7 @@ __all__ = [
     "Sample",
     "Tokenizer",
     "check_vocabulary",
+    "first_examples",
     "learns_to_stop",
     "load_dataset",
     "preview",

@@ -103,6 +103,14 @@ def training_texts(recipe: Recipe) -> tuple[str, ...]:
     return tuple(text for example in examples if share_of(example.content) not in held for text in texts_of(example))
 
 
+def first_examples(recipe: Recipe, most: int) -> tuple[Example, ...]:
+    """The first rows of the training files as they are read, before any tokenizer; bad rows are passed over."""
+    wish = recipe.data
+    limits = _Limits(recipe.task, wish.columns, 0, "truncate", True, False)
+    sources = locate(wish.train, wish.split, wish.subset)
+    return tuple(itertools.islice(_examples(sources, limits, Tally(), wish.max_rows), most))
+
+
 def check_vocabulary(samples: Iterable[Sample], tokenizer: Tokenizer, vocab_size: int, model: str) -> None:
     """InputError if a sample holds an id that the model's embedding of `vocab_size` rows does not have."""
     for sample in samples:

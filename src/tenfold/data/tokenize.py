@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tenfold.data.account import Rejection, place, plain
-from tenfold.data.chat import Rendered, TemplateError, assistant_spans
+from tenfold.data.chat import Rendered, TemplateError, TemplateExceeded, assistant_spans
 from tenfold.data.examples import Chat, Completion, Example, LabelledText, PlainText
 from tenfold.data.tokenizer import Tokenizer, no_chat_template
 from tenfold.errors import InputError
@@ -150,6 +150,8 @@ def _chats(examples: Sequence[Chat], tokenizer: Tokenizer) -> list[Draft | Rejec
         assert template is not None
         try:
             rendered.append(assistant_spans(template, example.messages, example.prompt_messages, example.tools))
+        except TemplateExceeded as error:
+            raise InputError(f"{place(example.source, example.line)}: {error}") from None
         except TemplateError as error:
             rendered.append(error)
     encoded = iter(tokenizer.encode_offsets([chat.text for chat in rendered if isinstance(chat, Rendered)]))

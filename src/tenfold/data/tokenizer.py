@@ -14,6 +14,7 @@ import tokenizers
 from tenfold.data.account import plain, shown
 from tenfold.data.chat import ChatTemplate, Rendered, TemplateError
 from tenfold.errors import InputError
+from tenfold.hub import TOKENIZER_SECONDS, OutOfReach, fetch
 
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """transformers' names for special tokens (PreTrainedTokenizerBase.SPECIAL_TOKENS_ATTRIBUTES)."""
@@ -202,22 +203,17 @@ def _files(name: str | Path, revision: str | None) -> dict[str, Path]:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return {file: folder / file for file in FILES if (folder / file).is_file()}
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
     found: dict[str, Path] = {}
     for file in FILES:
         try:
-            found[file] = Path(hf_hub_download(str(name), file, revision=revision))
-        except EntryNotFoundError as error:
-            if file == FILES[0] and isinstance(error, LocalEntryNotFoundError):
+            path = fetch(str(name), file, revision, TOKENIZER_SECONDS)
+        except OutOfReach as error:
+            if file == FILES[0]:
                 missing = f"{shown(str(name))} is neither a folder nor in the cache"
-                raise InputError(f"{missing}, and the hub is out of reach") from None
-        except Exception as error:  # no such repository, no network: hub, httpx and builtin errors alike
-            detail = next(iter(str(error).strip().splitlines()), type(error).__name__)
-            raise InputError(
-                f"{shown(str(name))} is neither a folder nor a model that can be fetched: {plain(detail)[:200]}"
-            ) from None
+                raise InputError(f"{missing}, and the hub is out of reach: it {plain(str(error))}") from None
+            continue  # the cache has the tokenizer, and this file may not exist at all
+        if path is not None:
+            found[file] = path
     return found
 
 

@@ -13,6 +13,7 @@ import yaml
 import tenfold
 from tenfold.durable import write_file
 from tenfold.errors import InputError
+from tenfold.inert import printable
 from tenfold.planner import Plan
 from tenfold.recipe import Recipe, WarmStartWish
 
@@ -78,14 +79,17 @@ def write_skypilot(plan: Plan, plan_path: Path) -> list[Path]:
     task_path = plan_path.with_suffix(".sky.yaml")
     task, moved = skypilot_task(plan, f"./{moved_path.name}")
     head = [
-        f"# Written by tenfold {tenfold.__version__} from a plan of {plan.created_at:%Y-%m-%d}: {plan.machine.label},",
+        f"# Written by tenfold {tenfold.__version__} from a plan of {plan.created_at:%Y-%m-%d}:"
+        f" {printable(plan.machine.label)},",
         f"# foretold {_cost(plan)}. Launch from this folder:",
         f"#     sky launch -c {task['name']} {task_path.name}",
         f"# The machine goes away {IDLE_MINUTES} minutes after the run; fetch what it made before that:",
         f"#     rsync -a {task['name']}:{HOME.removeprefix('~/')}/run ./",
     ]
     if plan.machine.provider and "infra" not in task["resources"]:
-        head.append(f"# SkyPilot does not launch on {plan.machine.provider}: it will look for this GPU elsewhere.")
+        head.append(
+            f"# SkyPilot does not launch on {printable(plan.machine.provider)}: it will look for this GPU elsewhere."
+        )
     moved.write(moved_path)
     text = yaml.dump(task, Dumper=_Blocks, sort_keys=False, default_flow_style=False, width=1000)
     write_file(task_path, "\n".join(head) + "\n" + text)

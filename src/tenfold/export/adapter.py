@@ -103,19 +103,28 @@ def save_adapter(rig: Rig, folder: Path, base_hash: str) -> None:
 
     The base it names is the original one, quantized or not; how the run stored it is noted for `load_adapter`.
     """
+    base = Path(rig.source.name)
+    beside = base.name if base.is_dir() and base.absolute().parent == folder.absolute().parent else None
+    with write_folder(folder) as writing:
+        write_adapter(rig, writing, base_hash, beside)
+        if beside is not None:
+            (writing / "README.md").write_text(_README.format(base=beside, adapter=folder.name))
+        save_tokenizer(rig.source, writing)
+
+
+def write_adapter(rig: Rig, folder: Path, base_hash: str, base_beside: str | None = None) -> None:
+    """Weights and configuration of the adapter as files in `folder`; `base_beside` names the base's folder where that
+    lies beside it for good."""
     if rig.adapter is None:
         raise ValueError("no adapter to save: the rig was not changed by lora")
-    with write_folder(folder) as writing:
-        origin: dict[str, Any] = {"base_sha256": base_hash, "labels": rig.labels}
-        if (base := Path(rig.source.name)).is_dir() and base.absolute().parent == folder.absolute().parent:
-            origin["base_beside"] = base.name
-            (writing / "README.md").write_text(_README.format(base=base.name, adapter=folder.name))
-        if (stored := stored_as(rig.model)) is not None:
-            origin["quantize"] = stored
-        weights = {key: weight.detach().cpu().contiguous() for key, weight in adapter_weights(rig).items()}
-        save_file(weights, writing / WEIGHTS, metadata={ORIGIN: json.dumps(origin, sort_keys=True)})
-        (writing / CONFIG).write_text(json.dumps(adapter_config(rig, rig.adapter), indent=2) + "\n")
-        save_tokenizer(rig.source, writing)
+    origin: dict[str, Any] = {"base_sha256": base_hash, "labels": rig.labels}
+    if base_beside is not None:
+        origin["base_beside"] = base_beside
+    if (stored := stored_as(rig.model)) is not None:
+        origin["quantize"] = stored
+    weights = {key: weight.detach().cpu().contiguous() for key, weight in adapter_weights(rig).items()}
+    save_file(weights, folder / WEIGHTS, metadata={ORIGIN: json.dumps(origin, sort_keys=True)})
+    (folder / CONFIG).write_text(json.dumps(adapter_config(rig, rig.adapter), indent=2) + "\n")
 
 
 _README = """\
@@ -132,7 +141,8 @@ two have moved together, give PEFT the base yourself, or put its new path into `
 
 def save_tokenizer(source: Source, folder: Path) -> None:
     """The base's tokenizer beside the weights."""
-    AutoTokenizer.from_pretrained(source.name, revision=source.revision).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
+    tokenizer.save_pretrained(folder)
 
 
 def load_adapter(folder: Path, device: str = "cpu") -> Rig:
@@ -194,6 +204,11 @@ def place_adapter(rig: Rig, tensors: dict[str, torch.Tensor], folder: Path) -> N
                     f"{folder / WEIGHTS}: {key!r} is {tuple(tensors[key].shape)}, the model wants {tuple(weight.shape)}"
                 )
             weight.copy_(tensors[key])
+
+
+def read_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of an adapter folder under PEFT's names. Raises InputError if they cannot be read."""
+    return _read(folder)[1]
 
 
 def _read(folder: Path) -> tuple[dict[str, Any], dict[str, torch.Tensor], dict[str, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tenfold.receipt import QuantityName, Receipt, Status
+from tenfold.redact import redact
 
 Kind = Literal["planned", "started", "spent"]
 Stored = str | int | float | None
@@ -105,14 +106,14 @@ def spent_row(receipt: Receipt, receipt_path: Path, receipt_sha256: str) -> Row:
 
 
 def stored_values(row: Row) -> Record:
-    """The row's values as the columns hold them: times as UTC text, maps and lists as JSON."""
+    """The row's values as the columns hold them: times as UTC text, maps and lists as JSON, texts without secrets."""
     values: dict[str, Stored] = {name: getattr(row, name) for name in COLUMNS}
     values["at"] = row.at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     values["quality"] = json.dumps(row.quality, sort_keys=True, allow_nan=False)
     values["tags"] = json.dumps(row.tags)
     values["seconds"] = None if row.seconds is None else float(row.seconds)
     values["predicted_seconds"] = None if row.predicted_seconds is None else float(row.predicted_seconds)
-    return tuple(values.values())
+    return tuple(redact(value) if isinstance(value, str) else value for value in values.values())
 
 
 def entry_of(record: Record) -> Entry:

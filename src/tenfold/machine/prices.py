@@ -14,10 +14,14 @@ from tenfold.folders import config_folder
 from tenfold.inert import printable
 from tenfold.machine.table import rows
 from tenfold.recipe import Tier
+from tenfold.recipe.values import LEAST_USD
 
 TIERS = get_args(Tier)
 NEEDED = ("gpu", "usd_per_gpu_hour")
 OPTIONAL = ("provider", "region", "tier", "gpu_count", "checked_at", "source")
+
+FARTHEST = 20.0
+"""Times the dearest known offer, or one part of the cheapest: no contract is so far off, and a unit mistaken is."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,20 @@ def user_prices(path: Path) -> tuple[Price, ...]:
                 f"{path}:{table.line_num}: the catalogue knows no GPU {printable(price.gpu)!r}; known:"
                 f" {', '.join(sorted(gpus))}"
             )
+        _check_magnitude(price, f"{path}:{table.line_num}")
         if row.get("gpu_count") in (None, "", "1"):
             found.append(price)
     return tuple(found)
+
+
+def _check_magnitude(price: Price, where: str) -> None:
+    """Cents, or a month's rent, would make every plan wrong. Raises InputError."""
+    known = [one.usd_per_hour for one in _shipped() if one.gpu == price.gpu]
+    if known and not min(known) / FARTHEST <= price.usd_per_hour <= max(known) * FARTHEST:
+        raise InputError(
+            f"{where}: usd_per_gpu_hour: found {price.usd_per_hour:g}, but {price.gpu} is offered at {min(known):g} to"
+            f" {max(known):g}; write dollars for one hour"
+        )
 
 
 def _price(row: dict[str, str]) -> Price:
@@ -95,9 +110,9 @@ def _price(row: dict[str, str]) -> Price:
         usd = float(row["usd_per_gpu_hour"])
     except ValueError:
         usd = -1.0
-    if not 0 <= usd < 1e6:
+    if not LEAST_USD <= usd < 1e6:
         found = printable(row["usd_per_gpu_hour"])
-        raise ValueError(f"usd_per_gpu_hour: found {found!r}, expected dollars, e.g. 2.49")
+        raise ValueError(f"usd_per_gpu_hour: found {found!r}, expected dollars above 0, e.g. 2.49")
     checked = row.get("checked_at", "")
     try:
         checked_at = date.fromisoformat(checked) if checked else None

@@ -12,6 +12,7 @@ from tenfold.durable import write_file
 from tenfold.errors import InputError
 from tenfold.job import process_seconds
 from tenfold.recipe import Recipe
+from tenfold.redact import redact
 
 
 class _Value(BaseModel):
@@ -192,7 +193,7 @@ class Plan(_Value):
 
     def write(self, path: Path) -> None:
         """Write to `path`, whole or not at all."""
-        write_file(path, self.model_dump_json(indent=2) + "\n")
+        write_file(path, redact(self.model_dump_json(indent=2)) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Self:

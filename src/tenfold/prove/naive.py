@@ -33,12 +33,12 @@ def run(request: BaselineRequest, folder: Path) -> BaselineResult:
     revision = request.revision or "main"
     if request.task == "classify":
         model = AutoModelForSequenceClassification.from_pretrained(
-            request.model, revision=revision, num_labels=request.labels
+            request.model, revision=revision, num_labels=request.labels, trust_remote_code=False
         )
         if model.config.pad_token_id is None:  # decoders find the last token of a row by it
             model.config.pad_token_id = request.pad_id
     else:
-        model = AutoModelForCausalLM.from_pretrained(request.model, revision=revision)
+        model = AutoModelForCausalLM.from_pretrained(request.model, revision=revision, trust_remote_code=False)
     settings = changed_settings(request, torch.cuda.is_available())
     trainer = Trainer(
         model=model,

@@ -18,6 +18,7 @@ from tenfold.recipe.paths import place_paths
 from tenfold.recipe.schema import Recipe
 from tenfold.recipe.words import KeyPath, expected, find_key, show
 from tenfold.recipe.yaml_lines import DEEPEST, LARGEST_BYTES, Located, Place, Problem, decode, read_yaml
+from tenfold.redact import holds_secret
 
 IN_PYTHON = Place("recipe")
 
@@ -114,6 +115,7 @@ def finish(canonical: Canonical, source: Place, name: str) -> Recipe:
     if ("output", "folder") not in canonical.leaves:
         safe = re.sub(r"[^\w.-]+", "-", name).strip(".-")[:100] or "recipe"
         canonical.leaves["output", "folder"] = Leaf(Located(f"runs/{safe}", source), "output.folder")
+    _refuse_secrets(canonical)
     canonical.settle_batches()
     tree = canonical.nested()
     recipe: Recipe | None = None
@@ -124,6 +126,16 @@ def finish(canonical: Canonical, source: Place, name: str) -> Recipe:
     if recipe is None or canonical.problems:
         raise InputError(_message(canonical.problems))
     return recipe
+
+
+def _refuse_secrets(canonical: Canonical) -> None:
+    """A recipe is stored in plans, receipts and ledgers, and shown to others."""
+    for path, leaf in canonical.leaves.items():
+        for found in (leaf.found, *(leaf.found.items or ())):
+            if isinstance(found.value, str) and holds_secret(found.value):
+                what = "holds what looks like a secret, but recipes are kept and shown"
+                cure = "put it into an environment variable, e.g. HF_TOKEN"
+                canonical.refuse(found.place, f"{named(path, leaf.typed)}: {what}; {cure}")
 
 
 def _message(problems: Sequence[Problem]) -> str:

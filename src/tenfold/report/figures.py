@@ -19,6 +19,7 @@ from tenfold.compare import (
     wall_speedup,
 )
 from tenfold.receipt import Baseline, Quality, QuantityName, Receipt, Unit
+from tenfold.redact import redact
 from tenfold.report.units import (
     amount_text,
     count_text,
@@ -277,7 +278,7 @@ def account_lines(receipt: Receipt) -> tuple[tuple[str, str], ...]:
         for key, value in account.items():
             text = _account_text(value)
             if text and not (side and value == 0):
-                lines.append((side + key.replace("_", " "), text))
+                lines.append((side + redact(key).replace("_", " "), text))
     return tuple(lines)
 
 
@@ -294,7 +295,7 @@ def _account_text(value: JsonValue) -> str:
         case str():
             return value if len(value) <= LONGEST_ACCOUNT_TEXT else f"{value[:LONGEST_ACCOUNT_TEXT]}..."
         case dict():
-            return ", ".join(f"{key.replace('_', ' ')} {_account_text(item)}" for key, item in value.items())
+            return ", ".join(f"{redact(key).replace('_', ' ')} {_account_text(item)}" for key, item in value.items())
         case list():
             return ", ".join(_account_text(item) for item in value)
         case None:

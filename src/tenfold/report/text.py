@@ -155,6 +155,7 @@ def _itemised(receipt: Receipt) -> RenderableType:
 
 def _remarks(receipt: Receipt) -> RenderableType | None:
     rows = [("doubt", f"this receipt does not agree with itself: {doubt}") for doubt in inconsistencies(receipt)]
+    rows += [("check", f"{found.check}: {found.text}") for found in receipt.checks if found.verdict == "warning"]
     rows += [("resumes", str(receipt.resumes))] if receipt.resumes else []
     rows += [(event.kind.replace("_", " "), event.text) for event in receipt.events]
     return _pairs(rows) if rows else None

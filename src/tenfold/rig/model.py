@@ -51,8 +51,13 @@ def build_rig(
     Raises InputError if transformers maps no class for the task.
     """
     try:
-        config = AutoConfig.from_pretrained(source.name, revision=source.revision)
+        config = AutoConfig.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise InputError(
+                f"model: {source.name!r} comes with code of its own, which tenfold never runs; choose a model that"
+                " transformers knows by itself"
+            ) from None
         raise InputError(f"model: cannot read {source.name!r}: {_first_line(error)}") from error
     if labels:
         config.num_labels = len(labels)
@@ -66,7 +71,8 @@ def build_rig(
     kind = AutoModelForSequenceClassification if task == "classify" else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            model = kind.from_config(config, attn_implementation="sdpa", dtype=_dtype(config, torch.device(device)))
+            computed_in = _dtype(config, torch.device(device))
+            model = kind.from_config(config, attn_implementation="sdpa", dtype=computed_in, trust_remote_code=False)
     except ValueError as error:
         raise InputError(f"model: {source.name!r} cannot {_TASK[task]}: {_first_line(error)}") from error
     return Rig(

@@ -15,6 +15,7 @@ from tenfold.receipt import (
     CurvePoint,
     CutUsed,
     Event,
+    Finding,
     Measured,
     Part,
     Quality,
@@ -58,6 +59,7 @@ def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> 
         bill=_bill(plan, run),
         data=run.dataset.account.model_dump(mode="json"),
         evaluation_data=run.dataset.eval_account.model_dump(mode="json"),
+        checks=tuple(Finding.model_validate(found) for found in progress.checks),
         cuts=_cuts(plan, run),
         events=tuple(
             Event(at=datetime.fromisoformat(event["at"]), kind=event["kind"], text=event["text"])  # type: ignore[arg-type]

@@ -21,6 +21,7 @@ from tenfold.data import training_texts
 from tenfold.data.tokenizer import Tokenizer
 from tenfold.durable import write_folder
 from tenfold.errors import InputError
+from tenfold.export.adapter import save_tokenizer
 from tenfold.export.base_hash import base_sha256, model_folder
 from tenfold.recipe import Recipe
 from tenfold.rig.model import build_rig, load_pretrained, rig_around
@@ -95,7 +96,9 @@ def _load(recipe: Recipe, device: torch.device) -> Rig:
     if recipe.task != "classify":
         return load_pretrained(build_rig(source, recipe.task, device=device))
     try:
-        model: Any = AutoModel.from_pretrained(source.name, revision=source.revision, use_safetensors=True)
+        model: Any = AutoModel.from_pretrained(
+            source.name, revision=source.revision, use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise InputError(f"model: cannot load {source.name!r}: {str(error).splitlines()[0]}") from error
     return replace(rig_around(model.to(device), "text"), source=source, task="classify", new_modules=())
@@ -122,7 +125,7 @@ def _before(recipe: Recipe, cut: WarmStart, rig: Rig, tokenizer: Tokenizer) -> O
 
 
 def _write(rig: Rig, cut: WarmStart, change: Change, domain: OldDomain | None, folder: Path) -> None:
-    config = AutoConfig.from_pretrained(rig.source.name, revision=rig.source.revision)
+    config = AutoConfig.from_pretrained(rig.source.name, revision=rig.source.revision, trust_remote_code=False)
     stored = config.dtype if isinstance(config.dtype, torch.dtype) else torch.float32
     rig.model.to(stored).save_pretrained(folder)  # pyright: ignore[reportArgumentType]
     _write_tokenizer(rig.source, cut, folder)
@@ -134,9 +137,9 @@ def _write(rig: Rig, cut: WarmStart, change: Change, domain: OldDomain | None, f
 def _write_tokenizer(source: Source, cut: WarmStart, folder: Path) -> None:
     """The base's own files with the new tokens in them; or those of another tokenizer."""
     if cut.tokenizer:
-        AutoTokenizer.from_pretrained(cut.tokenizer).save_pretrained(folder)
+        AutoTokenizer.from_pretrained(cut.tokenizer, trust_remote_code=False).save_pretrained(folder)
         return
-    AutoTokenizer.from_pretrained(source.name, revision=source.revision).save_pretrained(folder)
+    save_tokenizer(source, folder)
     if cut.tokens:
         path = folder / "tokenizer.json"
         file = json.loads(path.read_text(encoding="utf-8"))

@@ -11,10 +11,15 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from tenfold.inert import printable
+from tenfold.redact import redact
 from tenfold.run.events import Event, Observer
 
 PLAIN_SECONDS = 10.0
 """Seconds between plain lines: a log of an hour's run stays readable."""
+
+LONGEST_LINE = 1000
+"""Characters: as long as an error."""
 
 
 def make_progress(as_json: bool) -> Observer:
@@ -26,7 +31,7 @@ def make_progress(as_json: bool) -> Observer:
 
 def json_lines(event: Event) -> None:
     """One JSON object per event."""
-    print(json.dumps({"event": event.kind, **event.values}), file=sys.stderr, flush=True)
+    print(redact(json.dumps({"event": event.kind, **event.values})), file=sys.stderr, flush=True)
 
 
 def step_line(event: Event) -> str:
@@ -51,7 +56,7 @@ def other_line(event: Event) -> str:
         for key, value in event.values.items()
         if key != "text"
     )
-    return f"{event.values.get('text', event.kind)}{'  ' if values else ''}{values}"
+    return printable(f"{event.values.get('text', event.kind)}{'  ' if values else ''}{values}", LONGEST_LINE)
 
 
 def clock(seconds: float) -> str:

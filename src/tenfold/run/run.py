@@ -17,6 +17,7 @@ from tenfold.export.adapter import save_adapter
 from tenfold.export.merge import save_model
 from tenfold.inert import printable
 from tenfold.recipe import Recipe
+from tenfold.redact import redact
 from tenfold.rig.rig import Rig
 from tenfold.run.base import Base
 from tenfold.run.checkpoint import SavedState, load_tensors, restore_rng, rng_state, save_state
@@ -48,6 +49,8 @@ class Progress:
     seconds_by_part: dict[str, float] = field(default_factory=dict[str, float])
     curve: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     events: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    checks: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    """What was found before the first step."""
 
 
 class Run:
@@ -246,6 +249,7 @@ class Run:
 
     def note(self, kind: str, text: str) -> None:
         """Tell the observers, and keep for the receipt."""
+        text = redact(text)
         self._keep(kind, text)
         self.tell("note", {"text": text})
 

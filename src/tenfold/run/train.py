@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -13,13 +14,16 @@ from typing import Any
 import torch
 import transformers
 
+from tenfold.checks import Paper, check_paper, refuse
+from tenfold.checks.paper import EXAMPLES
+from tenfold.checks.preflight import check_rig
 from tenfold.cuts import FineTune, WarmStart, cut_from_dict, on_rig
-from tenfold.data import Dataset, Tokenizer, check_vocabulary, load_dataset
+from tenfold.data import Dataset, Tokenizer, check_vocabulary, first_examples, load_dataset
 from tenfold.durable import remove_folder
 from tenfold.errors import BudgetReached, InputError, Interrupted, OutOfMemory, Preempted, TenfoldError
 from tenfold.ledger import Ledger, open_ledger, spent_row
 from tenfold.planner import Plan
-from tenfold.receipt import Receipt, Status
+from tenfold.receipt import Finding, Receipt, Status
 from tenfold.recipe import Recipe, training_sha256
 from tenfold.rig.model import build_rig, initialise
 from tenfold.rig.out_of_memory import ran_out_of_memory
@@ -57,7 +61,7 @@ def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float 
             saved = newest_state(folder / "checkpoints")
             plan = _as_it_began(plan, saved)
             with stop.at_once():
-                run = _prepare(plan, folder, stop, observers, age_seconds)
+                run = _prepare(plan, folder, stop, observers, age_seconds, fresh=saved is None)
             if saved is not None:
                 _check_saved(run, saved)
                 if (finished := _finished(run, saved)) is not None:
@@ -146,6 +150,25 @@ def _check_saved(run: Run, saved: SavedState) -> None:
             raise InputError(f"{run.folder}: its checkpoint was trained {what}; name a new output.folder")
 
 
+def _check_rows(plan: Plan, dataset: Dataset, tokenizer: Tokenizer, model: str) -> tuple[Finding, ...]:
+    """What rows and tokenizer tell before weights are read. Raises InputError where it is plain nonsense."""
+    examples = first_examples(plan.recipe, EXAMPLES)
+    findings = check_paper(Paper(plan.recipe.task, dataset, tokenizer, plan.shape.vocab_size, model, examples))
+    refuse(findings)
+    return findings
+
+
+def _preflight(run: Run, on_rows: Sequence[Finding]) -> None:
+    """Check the model too, before the first step; what is doubtful is said and kept. Raises InputError."""
+    with run.meter.part("check"):
+        findings = (*on_rows, *check_rig(run.rig, run.dataset.train))
+    run.progress.checks = [finding.model_dump() for finding in findings]
+    for finding in findings:
+        if finding.verdict == "warning":
+            run.tell("note", {"text": f"check {finding.check}: {finding.text}"})
+    refuse(findings)
+
+
 def _finished(run: Run, saved: SavedState) -> Receipt | None:
     """The receipt of a run that has nothing left to do."""
     path = run.folder / "receipt.json"
@@ -177,8 +200,11 @@ def dtype_of(plan: Plan) -> torch.dtype:
     return torch.bfloat16 if plan.machine.dtype == "bfloat16" else torch.float32
 
 
-def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Observer], age_seconds: float) -> Run:
-    """Tokenise, build the rig, apply the cuts, and find the checkpoint to continue from."""
+def _prepare(
+    plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Observer], age_seconds: float, *, fresh: bool
+) -> Run:
+    """Tokenise, build the rig and apply the cuts. A fresh run is checked for nonsense; a continued one keeps what was
+    found when it began."""
     recipe = plan.settled
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -197,6 +223,8 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
         tokenizer = Tokenizer.from_transformers(source.name, source.revision)
         dataset = load_dataset(recipe, tokenizer, plan.shape.max_positions)
         check_vocabulary((*dataset.train, *dataset.evaluation), tokenizer, plan.shape.vocab_size, source.name)
+    with meter.part("check"):
+        findings = _check_rows(plan, dataset, tokenizer, source.name) if fresh else ()
     with meter.part("load"):
         torch.manual_seed(recipe.train.seed)
         rig = _build(plan, source, dataset, tokenizer, meter.device)
@@ -208,10 +236,13 @@ def _prepare(plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Ob
     run.settled = _settled(plan)
     for fact in rig.facts:
         run.tell("note", {"text": fact})
+    if fresh:
+        _preflight(run, findings)
     return run
 
 
 def _build(plan: Plan, source: Source, dataset: Dataset, tokenizer: Tokenizer, device: torch.device) -> Rig:
+    """The model of `source` with the cuts of the plan on it."""
     cuts = [cut_from_dict(cut) for cut in plan.cuts]
     rig = build_rig(
         source,
@@ -226,6 +257,18 @@ def _build(plan: Plan, source: Source, dataset: Dataset, tokenizer: Tokenizer, d
     if not any(isinstance(cut, FineTune) for cut in cuts):
         rig = initialise(rig)
     return on_rig(cuts, with_new_blocks(replace(rig, tokenizer=tokenizer)))
+
+
+def checked_model(plan: Plan, dataset: Dataset, tokenizer: Tokenizer, limit_seconds: float) -> tuple[Finding, ...]:
+    """What the checks say of the planned model, built for them alone. Raises InputError where it cannot be built."""
+    recipe = plan.recipe
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    started = time.monotonic()
+    torch.manual_seed(recipe.train.seed)
+    source = Source(recipe.model.name, recipe.model.revision)
+    rig = _build(plan, source, dataset, tokenizer, device_of(plan))
+    return check_rig(rig, dataset.train, limit_seconds - (time.monotonic() - started))
 
 
 def learning_rate(recipe: Recipe, lora: bool) -> float:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 from collections.abc import Mapping
-from functools import cache
 from math import prod
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from tenfold.errors import InputError
+from tenfold.hub import CONFIG_SECONDS, OutOfReach, fetch, hub, is_known, offline
 from tenfold.shape.shape import Shape, Stored, shape_from_config
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -68,11 +65,11 @@ def _not_found(name: str) -> str:
         return f"model: {name!r}: the folder has no config.json; name the folder that save_pretrained wrote"
     if _is_path(name):
         return f"model: {name!r}: no such folder; check the spelling"
-    if _offline():
+    if offline():
         return f"model: {name!r}: not in the Hugging Face cache, and HF_HUB_OFFLINE is set; download it first"
-    if not _hub_is_known():
+    if not is_known():
         return (
-            f"model: {name!r}: no such folder, not in the Hugging Face cache, and {_hub()} cannot be reached; name a"
+            f"model: {name!r}: no such folder, not in the Hugging Face cache, and {hub()} cannot be reached; name a"
             " folder, or try again with a network"
         )
     return f"model: {name!r}: no such folder, nor on the Hugging Face hub or in its cache; check the spelling"
@@ -80,29 +77,6 @@ def _not_found(name: str) -> str:
 
 def _is_path(name: str) -> bool:
     return Path(name).is_absolute() or name.startswith((".", "~")) or name.count("/") > 1
-
-
-TRUE = {"1", "ON", "YES", "TRUE"}
-"""huggingface_hub's words for an environment variable that is set."""
-
-
-def _offline() -> bool:
-    return any(os.environ.get(key, "").upper() in TRUE for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-
-
-def _hub() -> str:
-    return urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname or "huggingface.co"
-
-
-@cache
-def _hub_is_known() -> bool:
-    """Whether the hub has an address here, or a proxy would know it: huggingface_hub itself asks for half a minute."""
-    if any(os.environ.get(key) for key in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")):
-        return True
-    try:
-        return bool(socket.getaddrinfo(_hub(), 443))
-    except OSError:
-        return False
 
 
 def _find(name: str, file: str, revision: str | None) -> Path | None:
@@ -113,15 +87,17 @@ def _find(name: str, file: str, revision: str | None) -> Path | None:
     if _is_path(name):
         return None
     try:
-        from huggingface_hub import hf_hub_download
+        return fetch(name, file, revision, CONFIG_SECONDS)
     except ImportError as error:
         raise InputError(
             f"model: {name!r}: no such folder; Hugging Face ids need pip install 'tenfold[train]'"
         ) from error
-    try:
-        return Path(hf_hub_download(name, file, revision=revision, local_files_only=_offline() or not _hub_is_known()))
-    except (OSError, ValueError):  # every error of huggingface_hub and of the network below it is one of these
-        return None
+    except OutOfReach as error:
+        if offline() or not is_known():
+            return None
+        raise InputError(
+            f"model: {name!r}: no such folder, not in the Hugging Face cache, and {hub()} {error}; try again later"
+        ) from None
 
 
 def _stored(folder: Path, shape: Shape) -> Stored | None:

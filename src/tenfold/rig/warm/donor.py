@@ -99,8 +99,8 @@ def fit_map(source: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, t
 def _load(name: str) -> Rows:
     """Both tables of a model, whatever it was made for."""
     try:
-        config = AutoConfig.from_pretrained(name)
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         kind = AutoModelForCausalLM if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING else AutoModel
-        return tables_of(kind.from_pretrained(name, use_safetensors=True))
+        return tables_of(kind.from_pretrained(name, use_safetensors=True, trust_remote_code=False))
     except (OSError, ValueError) as error:
         raise InputError(f"cuts.warm_start.donor: cannot load {plain(name)}: {str(error).splitlines()[0]}") from error

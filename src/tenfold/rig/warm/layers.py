@@ -113,13 +113,15 @@ def _load_donor(model: PreTrainedModel, cut: WarmStart) -> PreTrainedModel:
     if not cut.donor:
         raise InputError("cuts.warm_start.take_layers: needs a donor; name a model in cuts.warm_start.donor")
     try:
-        config = AutoConfig.from_pretrained(cut.donor)
+        config = AutoConfig.from_pretrained(cut.donor, trust_remote_code=False)
         if config.model_type != model.config.model_type:
             raise InputError(
                 f"cuts.warm_start.donor: {plain(cut.donor)} is a {config.model_type}, and the model is a"
                 f" {model.config.model_type}; blocks can only come from the same architecture"
             )
-        donor = cast("Any", type(model)).from_pretrained(cut.donor, dtype=model.dtype, use_safetensors=True)
+        donor = cast("Any", type(model)).from_pretrained(
+            cut.donor, dtype=model.dtype, use_safetensors=True, trust_remote_code=False
+        )
     except (OSError, ValueError) as error:
         raise InputError(
             f"cuts.warm_start.donor: cannot load {plain(cut.donor)}: {str(error).splitlines()[0]}"
