@@ -95,7 +95,7 @@ class Counting(crashes.Countdown):
     """Counts the points, a byte each."""
 
     def __init__(self, descriptor: int) -> None:
-        super().__init__(0)
+        super().__init__(-1)  # not 0, at which a file is torn
         self._descriptor = descriptor
 
     def point(self) -> None:
