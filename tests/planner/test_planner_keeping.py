@@ -71,13 +71,15 @@ def test_the_cheapest_that_fits(name: str, adapted: bool, compiled: bool, free: 
 
 
 def test_copies_that_cost_nothing_come_before_products_that_do() -> None:
-    """One block's worth of room is missing: eager layers wait for nothing when one block is copied beside twelve."""
+    """One block's worth of room is missing: eager layers wait for nothing when two blocks are copied beside ten."""
     job = make_job(gpu("H200 SXM"))
-    room = peak_bytes(job) - 0.5 * block_bytes(job, job.largest)
+    room = peak_bytes(job) - block_bytes(job, job.largest)
     assert solved(job, room) == Checkpoint(offload=2)  # one is always on its way
     assert seconds(Checkpoint(offload=2).price(job)) == seconds(job)
-    slow = replace(job, machine=replace(job.machine, flops={**job.machine.flops, "bfloat16": 1e20}))
-    assert seconds(Checkpoint(offload=2).price(slow)) > seconds(slow), "the control: nothing to copy beside"
+    at_once = replace(job.machine.efficiency, launch_seconds=0.0)
+    fast = replace(job.machine, flops={**job.machine.flops, "bfloat16": 1e20}, efficiency=at_once)
+    idle = replace(job, machine=fast)
+    assert seconds(Checkpoint(offload=2).price(idle)) > seconds(idle), "the control: nothing to copy beside"
 
 
 def test_a_cpu_recomputes() -> None:
