@@ -77,8 +77,10 @@ def test_copies_that_cost_nothing_come_before_products_that_do() -> None:
     assert solved(job, room) == Checkpoint(offload=2)  # one is always on its way
     assert seconds(Checkpoint(offload=2).price(job)) == seconds(job)
     at_once = replace(job.machine.efficiency, launch_seconds=0.0)
-    fast = replace(job.machine, flops={**job.machine.flops, "bfloat16": 1e20}, efficiency=at_once)
-    idle = replace(job, machine=fast)
+    idle = replace(
+        job,
+        machine=replace(job.machine, flops={"bfloat16": 1e20}, bandwidth_bytes_per_second=1e20, efficiency=at_once),
+    )
     assert seconds(Checkpoint(offload=2).price(idle)) > seconds(idle), "the control: nothing to copy beside"
 
 
