@@ -76,9 +76,7 @@ def gradients(rig: Rig, rows: list[Sample]) -> dict[str, torch.Tensor]:
 
 def beside(found: dict[str, torch.Tensor], plain: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Cosines of all adapters, summed up, and by block."""
-    cosines = {
-        name: float(torch.nn.functional.cosine_similarity(found[name], plain[name], dim=0)) for name in plain
-    }
+    cosines = {name: float(torch.nn.functional.cosine_similarity(found[name], plain[name], dim=0)) for name in plain}
     blocks: dict[str, list[float]] = {}
     for name, cosine in cosines.items():
         blocks.setdefault(name.split("layers.")[1].split(".")[0], []).append(cosine)

@@ -107,7 +107,7 @@ def run_campaign(name: str, wishes: argparse.Namespace) -> None:
         write_result(f"reliability-{name}", settings, rows, summary, head)
     else:
         wishes.out.mkdir(parents=True, exist_ok=True)
-    (wishes.out / f"{name}.json").write_text(json.dumps({"settings": settings, "summary": summary, "rows": rows}))
+        (wishes.out / f"{name}.json").write_text(json.dumps({"settings": settings, "summary": summary, "rows": rows}))
 
 
 def side_by_side(campaign: Campaign, folder: Path, count: int, until: float, seed: int, jobs: int) -> list[Row]:

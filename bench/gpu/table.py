@@ -174,7 +174,8 @@ included. Useful tokens are all but padding. MFU counts useful FLOPs, nothing re
 of CUDA graphs included. Gate: loss at step 0 beside float32 within {LOSS_TOLERANCE["bf16"]:.0e} (bf16) or
 {LOSS_TOLERANCE["fp8"]:.0e} (FP8), every weight has a gradient after step 2, and where compared, each adapter's gradient
 has a cosine of at least {LEAST_COSINE["bf16"]} (bf16) or {LEAST_COSINE["fp8"]} (FP8) with float32's on the shape's
-first layers. nf4 changes the weights: shown, not judged.
+first layers, whose weights are random here: roundings grow from layer to layer in such, and do not in trained ones
+([measured](measurements.md)). nf4 changes the weights: shown, not judged.
 """
 
 
