@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from faults.matrix import FAULTS, Fault
+from faults.fault import Fault
+from faults.matrix import FAULTS
 from faults.promises import SECTIONS, Promise
 from measure import RESULTS
 
@@ -15,7 +16,7 @@ CAMPAIGNS = ("kills", "crash-points", "points", "resumes", "damages", "flips", "
 
 HEAD = """# Reliability
 
-What a run promises when machines die, disks fill and files rot; where each promise is tested; and what was measured.
+What a run promises when machines die, disks fill, files rot and input is dirty; where each promise is tested; and what was measured.
 Written by `python bench/reliability.py --document` from `bench/results/`; the whole long suite is
 `python bench/reliability.py`, with its seed printed. Each campaign has controls, faults that must be noticed; a result
 in which one was not is not shown.
@@ -83,7 +84,5 @@ def origin(result: dict[str, Any]) -> str:
     """When, on what and with which seed a result was measured."""
     machine, versions = result["machine"], result["machine"]["versions"]
     seed, seconds = result["settings"].get("seed"), result["summary"].get("seconds")
-    return (
-        f"{result['date']}, {machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, seed {seed},"
-        f" {seconds:.0f} s"
-    )
+    took = "" if seconds is None else f", {seconds:.0f} s"
+    return f"{result['date']}, {machine['cpu']}, {machine['cores']} cores, torch {versions['torch']}, seed {seed}{took}"

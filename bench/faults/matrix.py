@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One kind of fault. `tests`: "path" or "path::name" below tests/, or a campaign of bench/reliability.py."""
-
-    name: str
-    tests: tuple[str, ...]
-    note: str = ""
-
+from faults.fault import Fault
+from faults.input_matrix import INPUT_FAULTS
 
 CHECKPOINT, SAVE = "run/test_checkpoint.py", "run/test_checkpoint_save.py"
 KILLS, PLACES = "faults/test_fault_kills.py", "faults/test_fault_places.py"
 NUMBERS, ACCOUNT = "faults/test_fault_numbers.py", "faults/test_fault_account.py"
 
-FAULTS = (
+RUN_FAULTS = (
     Fault("kill -9 at a random moment", ("kills",)),
     Fault("kill at every file call of a save", ("crash-points", f"{SAVE}::test_killed_at_every_operation")),
     Fault("kill within the deletes of retention", (f"{SAVE}::test_killed_at_every_operation", "points")),
@@ -127,3 +118,5 @@ FAULTS = (
         "does not apply: a run is one process on one device",
     ),
 )
+
+FAULTS = (*RUN_FAULTS, *INPUT_FAULTS)

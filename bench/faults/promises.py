@@ -1,4 +1,4 @@
-"""What tenfold promises about losing nothing, the test of each promise, and where its figure comes from.
+"""What tenfold promises: nothing lost, nothing untrue; the test of each promise, and where its figure comes from.
 
 A promise is one row. `result` names a benchmark: the newest `bench/results/<result>_*.json` is read, and its `summary`
 fills the braces of `figure` by key; several results are joined where a promise has several. Without a result, `figure`
@@ -105,5 +105,36 @@ LOSING_NOTHING = (
     ),
 )
 
-SECTIONS = (("Losing nothing", LOSING_NOTHING),)
+TELLING_THE_TRUTH = (
+    Promise(
+        "A recipe is read or refused in one line; no value out of range is accepted",
+        "tests/test_fuzz.py",
+        "`bench/fuzz.py`: {recipes[read]:,} mutations read and {recipes[refused]:,} refused, no other end",
+        "fuzz",
+    ),
+    Promise(
+        "Rows in are rows trained, held out or rejected, each with its reason",
+        "tests/test_fuzz.py",
+        "`bench/fuzz.py`: {rows[read]:,} mutated files read and {rows[refused]:,} refused, no row unaccounted for",
+        "fuzz",
+    ),
+    Promise(
+        "Nonsense is refused before the first step: rows that teach nothing, stop tokens that are not learned, tokens"
+        " without a row, layouts or exports that compute something else",
+        "tests/checks/test_paper_checks.py",
+        "eleven checks, each with a fault of its kind that it must find",
+    ),
+    Promise(
+        "A changed bill shows: ledger rows are chained by hash and name the hash of their receipt",
+        "tests/test_ledger.py",
+        "every column, every row, their order, every byte tried",
+    ),
+    Promise(
+        "Nothing that a run is given is executed, and no secret is told",
+        "tests/test_house.py",
+        "no pickle, eval, exec, shell or unsafe YAML in the source; templates render in a process with limits",
+    ),
+)
+
+SECTIONS = (("Losing nothing", LOSING_NOTHING), ("Telling the truth", TELLING_THE_TRUTH))
 """The tables of docs/reliability.md: a title and its promises."""
