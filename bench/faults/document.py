@@ -16,8 +16,8 @@ CAMPAIGNS = ("kills", "crash-points", "points", "resumes", "damages", "flips", "
 
 HEAD = """# Reliability
 
-What a run promises when machines die, disks fill, files rot and input is dirty; where each promise is tested; and what was measured.
-Written by `python bench/reliability.py --document` from `bench/results/`; the whole long suite is
+What a run promises when machines die, disks fill, files rot and input is dirty; where each promise is tested; and what
+was measured. Written by `python bench/reliability.py --document` from `bench/results/`; the whole long suite is
 `python bench/reliability.py`, with its seed printed. Each campaign has controls, faults that must be noticed; a result
 in which one was not is not shown.
 
