@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tiny import DECODERS, tiny_folder
 
@@ -51,3 +57,16 @@ def make_recipe(folder: Path, task: str = "sft", family: str = "llama", **sectio
         merged = {**recipe.get(name, {}), **values}
         recipe[name] = {key: value for key, value in merged.items() if value is not None}
     return recipe
+
+
+@contextmanager
+def stepping(folder: Path, recipe: dict[str, Any]) -> Iterator[subprocess.Popen[str]]:
+    """`tenfold train` in a process of its own, which has made its first logged step; its progress goes to stderr."""
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    command = [sys.executable, "-m", "tenfold", "train", str(folder / "recipe.yaml"), "--json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("{") and json.loads(line)["event"] == "step":
+                break
+        yield process

@@ -5,17 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from fault_runs import Died, die_at, plan_of, same_weights, weights
 
 import tenfold
-from jobs import make_recipe
+from jobs import make_recipe, stepping
 from saved_states import save
 from tenfold.errors import InputError, TenfoldError
 from tenfold.receipt import Receipt
@@ -68,13 +65,8 @@ def test_an_observer_that_cannot_write_ends_no_run(number: int, tmp_path: Path) 
 def test_a_closed_terminal_ends_no_run(tmp_path: Path) -> None:
     """The reader of stderr goes away in the middle, as with a dropped ssh session."""
     recipe = make_recipe(tmp_path, train={"log_every_steps": 1, "epochs": 4})
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "tenfold", "train", str(tmp_path / "recipe.yaml"), "--json"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with stepping(tmp_path, recipe) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if '"event": "step"' in line:
-                break
         process.stderr.close()
         assert process.wait(timeout=60) == 0
     assert Receipt.read(tmp_path / "run" / "receipt.json").status == "done"

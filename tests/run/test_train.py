@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -15,11 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file
 
 import tenfold
-from jobs import make_recipe, write_rows
+from jobs import make_recipe, stepping, write_rows
 from tenfold.errors import BudgetReached, InputError, NotFinite, TenfoldError
 from tenfold.ledger import open_ledger
 from tenfold.planner import Plan
@@ -234,13 +231,8 @@ def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
 def test_real_signals_to_a_real_process(number: signal.Signals, code: int, tmp_path: Path) -> None:
     recipe = make_recipe(tmp_path, train={"epochs": 400, "log_every_steps": 1})
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    command = [sys.executable, "-m", "tenfold", "train", str(tmp_path / "recipe.yaml"), "--json"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
+    with stepping(tmp_path, recipe) as process:
         assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith("{") and json.loads(line)["event"] == "step":
-                break
         time.sleep(0.2)
         process.send_signal(number)
         rest = process.stderr.read()
