@@ -28,7 +28,12 @@ LEGS: dict[str, dict[str, Any]] = {
     "lora, int8": {"lora": True, "quantize": "int8"},
     "lora, nf4": {"lora": True, "quantize": "nf4"},
 }
-BESIDE = {"lora": "full", "lora, fp8": "lora", "lora, int8": "lora", "lora, nf4": "lora"}
+ON_A_GPU: dict[str, dict[str, Any]] = {
+    f"lora, {storage}, fp8 products": {"lora": True, "quantize": {"storage": storage, "compute": "fp8"}}
+    for storage in ("fp8", "nf4")
+}
+"""Legs of what a CPU cannot do; run where --legs names them."""
+BESIDE = {"lora": "full"} | {name: "lora" for name in (*LEGS, *ON_A_GPU) if name.startswith("lora, ")}
 
 
 def gsm8k(folder: Path) -> tuple[Path, Path]:
@@ -68,7 +73,7 @@ def leg(data: str, name: str, seed: int, steps: int) -> dict[str, Any]:
             "task": task,
             "data": {"train": str(train), "eval": str(test)},
             "machine": {"name": "local", "usd_per_hour": 0.0816},
-            "cuts": LEGS[name],
+            "cuts": (LEGS | ON_A_GPU)[name],
             "train": {"max_steps": steps, "batch_size": 8, "seed": seed, "eval_every_steps": steps},
             "output": {"folder": str(folder / "run"), "ledger": str(folder / "ledger.sqlite")},
         }
@@ -102,7 +107,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--legs", nargs="+", choices=LEGS, default=list(LEGS))
+    parser.add_argument("--legs", nargs="+", choices=LEGS | ON_A_GPU, default=list(LEGS))
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     settings = {"model": "classics-28m", "steps": arguments.steps, "batch_size": 8, "eval_rows": EVAL_ROWS}
