@@ -101,6 +101,20 @@ def test_an_interval_that_is_worse_throughout_counts_against(metric: str, low: f
         assert reason(found).startswith(f"lora off: it is measured to cost quality: {row.text}; cuts.lora: true takes")
 
 
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        ({"storage": "nf4"}, "; loss +0.006 to +0.011 on gsm8k (classics-28m, 3 seeds)"),
+        ({"storage": "fp8"}, "; loss -0.001 to +0.003 on gsm8k (classics-28m, 3 seeds)"),
+        ({"storage": "int8"}, "; quality not measured for task sft"),
+        ({"storage": "fp8", "compute": "fp8"}, "; quality not measured for task sft"),
+    ],
+)
+def test_a_measurement_speaks_of_the_settings_that_it_was_made_with(wish: dict[str, str], told: str) -> None:
+    (sentence,) = [text for text in plan(make_recipe(cuts={"quantize": wish}), None).why if text.startswith("quantize")]
+    assert sentence[sentence.index(";") :] == told
+
+
 def test_a_forbidden_cut_is_not_said_to_want_evidence() -> None:
     assert "measured" not in reason(plan(make_recipe(cuts={"lora": False}), NOTHING))
 
@@ -152,7 +166,6 @@ def seed_differences(name: str, row: QualityMeasured, result: dict[str, Any]) ->
         assert all(name in one["cuts"] for one in rows)
         return [one["our_final_accuracy"] - one["naive_accuracy"] for one in rows]
     assert (result["benchmark"], row.metric) == ("quality", "loss")
-    storage = next((word for word in ("fp8", "int8", "nf4") if word in row.settings), None)
-    leg, beside = (f"lora, {storage}", "lora") if name == "quantize" else ("lora", "full")
+    leg, beside = (f"lora, {row.of['storage']}", "lora") if name == "quantize" else ("lora", "full")
     losses = {(one["leg"], one["seed"]): one["eval_loss"] for one in rows}
     return [losses[leg, seed] - losses[beside, seed] for seed in sorted({one["seed"] for one in rows})]

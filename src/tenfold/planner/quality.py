@@ -30,6 +30,8 @@ class QualityMeasured(_Value):
     """What training without the cut was."""
     settings: str
     """Of the cut and of the training with it."""
+    of: Mapping[str, str] = {}
+    """Fields of the cut without which it is another: `{"storage": "nf4"}`; a row says nothing of cuts that differ."""
     difference: float
     """Mean over the seeds, in the metric's own unit: shares for accuracy and macro_f1, nats for loss."""
     low: float
@@ -70,6 +72,11 @@ class QualityEvidence(_Value):
         """What was measured of the cut of this name on this task."""
         return tuple(row for row in self.cuts.get(cut, ()) if row.task == task)
 
+    def rows_of(self, cut: Cut, task: Task) -> tuple[QualityMeasured, ...]:
+        """What was measured of a cut with these settings."""
+        rows = self.rows(cut.name, task)
+        return tuple(row for row in rows if all(getattr(cut, field) == value for field, value in row.of.items()))
+
 
 @lru_cache(maxsize=1)
 def quality_evidence() -> QualityEvidence:
@@ -109,7 +116,7 @@ def measured_text(cut: Cut, task: Task, evidence: QualityEvidence) -> str:
     """What is known of a chosen cut's quality, to be put behind its price; empty for a cut that owes nothing."""
     if not owes_quality(cut):
         return ""
-    rows = evidence.rows(cut.name, task)
+    rows = evidence.rows_of(cut, task)
     return f"; {_texts(rows)}" if rows else f"; quality not measured for task {task}"
 
 
