@@ -94,6 +94,7 @@ def test_distillation_is_paid_for_by_the_row() -> None:
         WarmStart(grow_layers=2),
         WarmStart(intermediate_size=16),
         WarmStart(keep_layers=(1,), grow_layers=1, intermediate_size=24),
+        WarmStart(keep_layers=(1,), grow_layers=1, intermediate_size=24, hidden_size=16, num_attention_heads=2),
     ],
     ids=str,
 )

@@ -70,6 +70,10 @@ class WarmStart(Cut):
     grow_layers: int = 0
     intermediate_size: int = 0
     """Of the feed-forward parts, narrower than the model's; 0 leaves it."""
+    hidden_size: int = 0
+    """Channels of the stream, fewer than the model's; 0 leaves them."""
+    num_attention_heads: int = 0
+    """Fewer than the model's, as wide as they are; 0 leaves them."""
 
     @property
     def changes_vocabulary(self) -> bool:
@@ -79,7 +83,12 @@ class WarmStart(Cut):
     @property
     def changes_layers(self) -> bool:
         """Whether blocks are."""
-        return bool(self.keep_layers or self.take_layers or self.grow_layers or self.intermediate_size)
+        return bool(self.keep_layers or self.take_layers or self.grow_layers or self.changes_width)
+
+    @property
+    def changes_width(self) -> bool:
+        """Whether they are narrower."""
+        return bool(self.intermediate_size or self.hidden_size or self.num_attention_heads)
 
     def price(self, job: Job) -> Job:
         """Fewer positions and more rows; other blocks."""
@@ -87,13 +96,14 @@ class WarmStart(Cut):
             return job
         shape, workload, new = job.shape, job.workload, job.workload.new_vocabulary
         rows = blocks = 0
-        if self.changes_vocabulary and new is not None:
-            shape, workload = shape.with_rows(new.table_rows), new.workload
-            rows = new.new_rows * shape.hidden_size * shape.tables
         if self.changes_layers:
             layers = (len(self.keep_layers) or shape.layers) + len(self.take_layers) + self.grow_layers
             shape = shape.with_blocks(layers, self.intermediate_size or shape.intermediate_size)
+            shape = shape.with_width(self.hidden_size, self.num_attention_heads)
             blocks = self.grow_layers * shape.parameters_per_block
+        if self.changes_vocabulary and new is not None:
+            shape, workload = shape.with_rows(new.table_rows), new.workload
+            rows = new.new_rows * shape.hidden_size * shape.tables
         if shape == job.shape and workload == job.workload:
             return job
         return replace(
