@@ -17,14 +17,17 @@ Method = Literal["random", "mean", "subtokens", "compose", "focus", "transplant"
 DISTIL_BLOCKS = 1
 """distil matches states after so many blocks."""
 
-DISTIL_POSITIONS = 3
-"""distil reads so many tokens of text for each new row."""
+DISTIL_POSITIONS = 1
+"""distil reads so many tokens of text for each new row: the common ones several times, the rarest never."""
 
-DISTIL_EPOCHS = 6
-"""distil goes over them so many times: what the teacher says is computed once, and costs as much as five of them."""
+DISTIL_LEAST_POSITIONS = 2000
+"""That it reads in any case: a few rows would else be fitted in too few steps."""
 
-TOKENS_AT_ONCE = 2000
-"""Old tokens that distil reads, about."""
+DISTIL_EPOCHS = 3
+"""It goes over them so many times, having heard once what the teacher says."""
+
+DISTIL_DENSITY = 1.9
+"""Times as dense as in the texts are new tokens in what it reads (classics-28m on PubMedQA)."""
 
 LOGIT_ROWS = 256
 """Positions whose logits distil has at once."""
@@ -36,6 +39,11 @@ RETENTION_TOKENS = 3 * 16 * RETENTION_LONGEST
 """That are scored: 16 texts, three times."""
 
 FLOAT32_BYTES = 4
+
+
+def distil_positions(rows: int) -> int:
+    """Tokens of text that distil reads for so many new rows, if there is that much."""
+    return max(DISTIL_POSITIONS * rows, DISTIL_LEAST_POSITIONS)
 
 
 @dataclass(frozen=True)
@@ -126,8 +134,7 @@ class WarmStart(Cut):
         table = shape.hidden_size * shape.vocab_size
         positions = self._distil_positions(job) if distils else 0
         lessons = FLOAT32_BYTES * (2.0 * positions * shape.hidden_size + 4.0 * rows)  # and rows as Adam holds them
-        read = max(RETENTION_LONGEST, min(TOKENS_AT_ONCE, 2 * positions))
-        pass_over_text = FLOAT32_BYTES * read * (3.0 * shape.intermediate_size + 4.0 * shape.hidden_size)
+        pass_over_text = FLOAT32_BYTES * RETENTION_LONGEST * (3.0 * shape.intermediate_size + 4.0 * shape.hidden_size)
         made = (
             3.0 * FLOAT32_BYTES * RETENTION_LONGEST * shape.vocab_size,
             pass_over_text + (lessons if distils else 0.0),
@@ -139,18 +146,19 @@ class WarmStart(Cut):
     def _distil_positions(self, job: Job) -> int:
         new = job.workload.new_vocabulary
         assert new is not None
-        return min(DISTIL_POSITIONS * new.new_rows, new.workload.tokens)
+        return min(distil_positions(new.new_rows), new.workload.tokens)
 
     def _distil_flops(self, job: Job) -> float:
-        """The teacher reads old tokens once; then rows are fitted through the first blocks, and below the head."""
+        """The teacher reads old tokens once. Then rows are fitted through the first blocks, which are frozen, and by
+        the last states, which are given: two products each, forward and back."""
         new = job.workload.new_vocabulary
         assert new is not None
         shape = job.shape
-        positions = self._distil_positions(job)
         head = 0 if job.task == "classify" else shape.hidden_size
-        teacher = 2.0 * (shape.block_parameters + head * shape.vocab_size) * job.workload.tokens / new.workload.tokens
+        old_tokens = 1 + DISTIL_DENSITY * (job.workload.tokens / new.workload.tokens - 1)  # for each new one
+        teacher = old_tokens * shape.block_parameters + head * shape.vocab_size
         fitted = shape.block_parameters * min(1.0, DISTIL_BLOCKS / shape.layers) + head * new.new_rows
-        return positions * (teacher + 6.0 * DISTIL_EPOCHS * fitted)
+        return self._distil_positions(job) * (2.0 * teacher + 4.0 * DISTIL_EPOCHS * fitted)
 
     def apply(self, rig: Rig) -> Rig:
         """Change the model, or find it changed already; let its new rows and blocks learn."""
