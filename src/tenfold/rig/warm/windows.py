@@ -97,13 +97,14 @@ def align(old: Offsets, new: Offsets) -> list[int]:
 
     Where several tokens end at one character (bytes of one letter), they are matched from behind.
     """
-    places: dict[int, list[int]] = {}
-    for place, (_, end) in enumerate(old):
-        places.setdefault(end, []).append(place)
-    left = {end: len(found) for end, found in places.items()}
     found: list[int] = []
+    place = len(old) - 1
     for _, end in reversed(new):
-        number = left.get(end, 0) - 1
-        left[end] = number
-        found.append(places[end][number] if number >= 0 else -1)
+        while place >= 0 and old[place][1] > end:
+            place -= 1
+        if place >= 0 and old[place][1] == end:
+            found.append(place)
+            place -= 1
+        else:
+            found.append(-1)
     return found[::-1]
