@@ -26,6 +26,9 @@ DISTIL_LEAST_POSITIONS = 2000
 DISTIL_EPOCHS = 3
 """It goes over them so many times, having heard once what the teacher says."""
 
+DISTIL_AT_ONCE = 320
+"""New tokens in one product, about: small steps, and many of them, from few positions."""
+
 DISTIL_DENSITY = 1.9
 """Times as dense as in the texts are new tokens in what it reads (classics-28m on PubMedQA)."""
 
@@ -128,16 +131,19 @@ class WarmStart(Cut):
 
     def _preparation_bytes(self, job: Job, shape: Shape, rows: int) -> float:
         """The named model whole and dense, however it is stored later, and beside it all of a model with other blocks;
-        and the most of: a pass over text, its logits, what distil keeps, tables old, new and in place."""
+        and the most of: a pass over text, its logits, what distil keeps and one block takes forward and back, tables
+        old, new and in place."""
         size, distils = job.loaded_bytes, bool(rows) and self.initialise == "distil"
         whole = size * (job.shape.parameters + (shape.parameters if self.changes_layers else 0))
         table = shape.hidden_size * shape.vocab_size
         positions = self._distil_positions(job) if distils else 0
         lessons = FLOAT32_BYTES * (2.0 * positions * shape.hidden_size + 4.0 * rows)  # and rows as Adam holds them
-        pass_over_text = FLOAT32_BYTES * RETENTION_LONGEST * (3.0 * shape.intermediate_size + 4.0 * shape.hidden_size)
+        read = max(RETENTION_LONGEST, DISTIL_AT_ONCE * self._distil_old_tokens(job) if distils else 0.0)
+        pass_over_text = FLOAT32_BYTES * read * (3.0 * shape.intermediate_size + 4.0 * shape.hidden_size)
+        fitting = FLOAT32_BYTES * DISTIL_AT_ONCE * (6.0 * shape.intermediate_size + 12.0 * shape.hidden_size)
         made = (
             3.0 * FLOAT32_BYTES * RETENTION_LONGEST * shape.vocab_size,
-            pass_over_text + (lessons if distils else 0.0),
+            max(pass_over_text, fitting) + lessons if distils else pass_over_text,
             size * table + lessons + 2.0 * FLOAT32_BYTES * LOGIT_ROWS * shape.vocab_size if distils else 0.0,
             (2.0 * FLOAT32_BYTES + size) * table * shape.tables if rows else 0.0,
         )
@@ -148,6 +154,12 @@ class WarmStart(Cut):
         assert new is not None
         return min(distil_positions(new.new_rows), new.workload.tokens)
 
+    def _distil_old_tokens(self, job: Job) -> float:
+        """For each new one of what it reads."""
+        new = job.workload.new_vocabulary
+        assert new is not None
+        return 1 + DISTIL_DENSITY * (job.workload.tokens / new.workload.tokens - 1)
+
     def _distil_flops(self, job: Job) -> float:
         """The teacher reads old tokens once. Then rows are fitted through the first blocks, which are frozen, and by
         the last states, which are given: two products each, forward and back."""
@@ -155,8 +167,7 @@ class WarmStart(Cut):
         assert new is not None
         shape = job.shape
         head = 0 if job.task == "classify" else shape.hidden_size
-        old_tokens = 1 + DISTIL_DENSITY * (job.workload.tokens / new.workload.tokens - 1)  # for each new one
-        teacher = old_tokens * shape.block_parameters + head * shape.vocab_size
+        teacher = self._distil_old_tokens(job) * shape.block_parameters + head * shape.vocab_size
         fitted = shape.block_parameters * min(1.0, DISTIL_BLOCKS / shape.layers) + head * new.new_rows
         return self._distil_positions(job) * (2.0 * teacher + 4.0 * DISTIL_EPOCHS * fitted)
 

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from tenfold.cuts.warm_start import DISTIL_BLOCKS, DISTIL_EPOCHS, LOGIT_ROWS, distil_positions
+from tenfold.cuts.warm_start import DISTIL_AT_ONCE, DISTIL_BLOCKS, DISTIL_EPOCHS, LOGIT_ROWS, distil_positions
 from tenfold.errors import InputError
 from tenfold.rig.precision import autocast
 from tenfold.rig.warm.means import subtoken_rows
@@ -30,9 +30,6 @@ from tenfold.rig.warm.windows import Window, choose_windows
 WIDTH = 16
 """New tokens that are read at once, without what stood before them: short stretches hold more of what is looked for,
 long ones have more to go by (classics-28m starts at 1.361, 1.359, 1.348 and 1.349 nats per byte with 8, 12, 16, 24)."""
-
-AT_ONCE = 20
-"""Windows in one product, about 500 old tokens: small steps, and many of them, from few positions."""
 
 RATE = 0.35
 """Of Adam, falling to 0, as a share of the root mean square of the rows that it starts from (classics-28m)."""
@@ -78,7 +75,8 @@ def distilled_rows(request: Request) -> Rows:
         )
     model = request.model
     windows.sort(key=lambda window: len(window.old))  # so that next to nothing is padded
-    groups = [windows[start : start + AT_ONCE] for start in range(0, len(windows), AT_ONCE)]
+    at_once = DISTIL_AT_ONCE // width
+    groups = [windows[start : start + at_once] for start in range(0, len(windows), at_once)]
     training, learning = model.training, [weight for weight in model.parameters() if weight.requires_grad]
     model.eval().requires_grad_(False)
     try:
@@ -212,6 +210,8 @@ def _states(model: PreTrainedModel, inputs: dict[str, Any], stop: bool) -> tuple
             raise _EnoughError(found[0])
 
     hook = blocks[min(DISTIL_BLOCKS, len(blocks)) - 1].register_forward_hook(keep)
+    if hasattr(model.config, "use_cache"):  # keys and values of all blocks, else held to the end
+        inputs = {**inputs, "use_cache": False}
     try:
         last = model.base_model(**inputs).last_hidden_state
     except _EnoughError as enough:
