@@ -45,7 +45,13 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "too many neurons": ({"intermediate_size": 4096}, "found 4096, but the model has 64"),
     "a misspelt key": ({"tokns": 5}, "did you mean cuts.warm_start.tokens"),
     "an unknown method": ({"initialise": "magic"}, r"found 'magic' \(text\), expected random, mean, subtokens"),
-    "a smaller model by its width": ({"hidden_size": 16}, "keeps its hidden size and its heads; write fewer blocks"),
+    "too many channels": ({"hidden_size": 48}, "hidden_size: found 48, but the model has 32; write fewer"),
+    "too many heads": ({"num_attention_heads": 8}, "num_attention_heads: found 8, but the model has 4; write fewer"),
+    "half a group of heads": (
+        {"num_attention_heads": 3},
+        "share keys and values in groups of 2; write",
+    ),
+    "groups of heads by number": ({"num_key_value_heads": 1}, "go together; write cuts.warm_start.num_attention_heads"),
     "a vocabulary without special tokens": (
         {"tokenizer": "bare"},
         "bare has no .*_token, which the model uses; name it",
@@ -114,3 +120,29 @@ def test_tokens_without_parts_do_not_compose(
         if code:
             assert "compose learns how tokens follow from two others" in outcome.said[0]
             assert "is a WordLevel" in outcome.said[0]
+
+
+def test_a_unigram_tokenizer_cannot_grow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Scores of its tokens belong together; the control: the same recipe with a BPE is planned."""
+    recipe = warm_recipe(tmp_path)
+    recipe["cuts"]["warm_start"] = {"tokens": 5}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    assert call(["plan", str(tmp_path / "recipe.yaml")], monkeypatch, capfd).code == 0
+    path = Path(recipe["model"]) / "tokenizer.json"
+    file = json.loads(path.read_text())
+    tokens = sorted(file["model"]["vocab"], key=file["model"]["vocab"].__getitem__)
+    file["model"] = {
+        "type": "Unigram",
+        "unk_id": 0,
+        "vocab": [[token, -1.0] for token in tokens],
+        "byte_fallback": False,
+    }
+    path.write_text(json.dumps(file))
+    before = tree(tmp_path)
+    outcome = call(["plan", str(tmp_path / "recipe.yaml")], monkeypatch, capfd)
+    assert outcome.code == 2
+    assert len(outcome.said) == 1
+    assert "is a Unigram, which cannot take more tokens (BPE and WordPiece can)" in outcome.said[0]
+    assert tree(tmp_path) == before

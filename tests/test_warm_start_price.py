@@ -8,17 +8,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM
 
 from rigs import make_rig as make_tiny_rig
 from shapes import make_shape
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, WarmStart, on_paper, on_rig
-from tenfold.cuts.warm_start import DISTIL_POSITIONS
-from tenfold.job import Job, bytes_by_kind, flops_by_part, seconds_by_part
+from tenfold.cuts.warm_start import DISTIL_LEAST_POSITIONS, DISTIL_POSITIONS, Method
+from tenfold.data.tokenize import Sample
+from tenfold.data.tokenizer import read_tokenizer
+from tenfold.job import Job, bytes_by_kind, flops_by_part
 from tenfold.rig.rows import learn_rows
+from tenfold.rig.warm.distil import distilled_rows
+from tenfold.rig.warm.request import Request
 from tenfold.shape import read_shape
-from tenfold.workload import NewVocabulary
+from tenfold.vocabulary import choose_tokens, extend, transfer
+from tenfold.workload import NewVocabulary, Workload
 from test_job import UNEQUAL, VOCABULARY, counted_on_paper, kept_on_paper, make_job, make_rig, measure, rows_of
 from tiny import FAMILIES, tiny_folder
+from vocabularies import domain_texts, growing_folder, plain_texts
 
 LORA = LoRA(rank=8, alpha=16.0)
 ROWS = 100
@@ -75,16 +83,43 @@ def test_a_shorter_division_is_what_is_priced() -> None:
     assert (back.shape, back.workload.tokens) == (job.shape, job.workload.tokens)
 
 
-def test_distillation_is_paid_for_by_the_row() -> None:
-    def preparation(rows: int, method: str) -> float:
-        job = FineTune().price(warm_job("llama", [200] * 400, rows))
-        cut = WarmStart(tokens=TOKENS[:rows], initialise=method)  # type: ignore[arg-type]
-        return seconds_by_part(cut.price(job))["warm_start"]
+def preparation_flops(job: Job, rows: int, method: Method) -> float:
+    return WarmStart(tokens=TOKENS[:rows], initialise=method).price(job).preparation_flops
 
-    plain, some, more = preparation(50, "subtokens"), preparation(50, "distil"), preparation(100, "distil")
-    assert plain < some
-    assert more - plain == pytest.approx(2 * (some - plain), rel=0.2)
-    assert 100 * DISTIL_POSITIONS < 200 * 400
+
+def test_distillation_is_paid_for_by_the_row() -> None:
+    """Above the least that is read."""
+    least = DISTIL_LEAST_POSITIONS // DISTIL_POSITIONS
+
+    def price(rows: int) -> float:
+        job = FineTune().price(warm_job("llama", [200] * 100, rows))
+        return preparation_flops(job, rows, "distil") - preparation_flops(job, rows, "subtokens")
+
+    assert 2 * least * DISTIL_POSITIONS < 200 * 100
+    assert 0 < price(least // 4) < price(least // 2) < price(least)
+    assert price(2 * least) > 2 * price(least) * 0.99, "twice the positions, each by as many rows or more"
+
+
+def test_distillation_multiplies_as_much_as_is_foretold(tmp_path: Path) -> None:
+    """In texts where new tokens are as much rarer than where they are learned as where that was measured."""
+    texts = [*domain_texts(200), *plain_texts(300, seed=1)]
+    growing_folder(tmp_path)
+    old = read_tokenizer(tmp_path)
+    shape = read_shape(str(tmp_path))
+    tokens = choose_tokens(texts, old, shape, 20).tokens
+    new = extend(old, tokens)
+    request = Request(AutoModelForCausalLM.from_pretrained(tmp_path), transfer(old, new), old, new, texts)
+    with FlopCounterMode(display=False) as counter:
+        distilled_rows(request)
+    before, after = (
+        Workload.from_samples(Sample(ids, b"\1" * len(ids), None, "", 1) for ids in one.encode_batch(texts, False))
+        for one in (old, new)
+    )
+    change = NewVocabulary(after, tokens, request.transfer.rows, len(tokens))
+    job = replace(make_job("llama", ()), shape=shape, workload=replace(before, new_vocabulary=change))
+    job = FineTune().price(job)
+    foretold = preparation_flops(job, 20, "distil") - preparation_flops(job, 20, "subtokens")
+    assert foretold == pytest.approx(counter.get_total_flops(), rel=0.15)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +129,7 @@ def test_distillation_is_paid_for_by_the_row() -> None:
         WarmStart(grow_layers=2),
         WarmStart(intermediate_size=16),
         WarmStart(keep_layers=(1,), grow_layers=1, intermediate_size=24),
+        WarmStart(keep_layers=(1,), grow_layers=1, intermediate_size=24, hidden_size=16, num_attention_heads=2),
     ],
     ids=str,
 )

@@ -43,6 +43,8 @@ def warm_start_options(recipe: Recipe, workload: Workload) -> tuple[Option, ...]
             take_layers=settings.take_layers,
             grow_layers=settings.grow_layers,
             intermediate_size=settings.intermediate_size or 0,
+            hidden_size=settings.hidden_size or 0,
+            num_attention_heads=settings.num_attention_heads or 0,
         ),
     )
 

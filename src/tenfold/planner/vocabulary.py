@@ -38,8 +38,7 @@ def plan_vocabulary(recipe: Recipe, shape: Shape, tokenizer: Tokenizer) -> NewVo
         return _replaced(recipe, shape, tokenizer, read_tokenizer(settings.tokenizer))
     tokens = settings.tokens
     if tokens is None:
-        other = settings.keep_layers or settings.take_layers or settings.grow_layers or settings.intermediate_size
-        if other:
+        if settings.changes_layers:
             return None
         tokens = "auto"
     texts = training_texts(recipe)

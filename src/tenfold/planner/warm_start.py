@@ -24,6 +24,7 @@ def check_warm_start(recipe: Recipe, shape: Shape, tokenizer: Tokenizer) -> None
             f"cuts.warm_start.intermediate_size: found {wish.intermediate_size}, but the model has"
             f" {shape.intermediate_size}; write fewer"
         )
+    shape.with_width(wish.hidden_size or 0, wish.num_attention_heads or 0)
     if wish.grow_layers and shape.post_norm:
         raise InputError(
             f"cuts.warm_start.grow_layers: a {shape.model_type} normalises behind its sums, so that no block leaves"

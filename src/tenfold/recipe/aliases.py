@@ -295,10 +295,7 @@ IN_SECTION: Mapping[str, str] = {"r": "cuts.lora.rank"}
 
 _DOUBLE_NF4 = "nf4 is always doubly quantized; remove it"
 _MICRO_BATCH = "evaluation uses train.micro_batch_size; remove it"
-_WHOLE_WIDTH = (
-    "a smaller model keeps its hidden size and its heads; write fewer blocks (cuts.warm_start.keep_layers) or narrower"
-    " feed-forward parts (cuts.warm_start.intermediate_size)"
-)
+_WHOLE_GROUPS = "heads that share keys and values go together; write cuts.warm_start.num_attention_heads"
 _OWN_CODE = "it is read from the model's config.json; remove it"
 
 NEEDLESS: Mapping[str, Needless] = {
@@ -314,7 +311,7 @@ NEEDLESS: Mapping[str, Needless] = {
     "push_to_hub": Needless((False, None), "tenfold uploads nothing; remove it"),
     "group_by_length": Needless((False, None), "rows keep their order and cuts.pack saves the padding; remove it"),
     "pad_to_sequence_len": Needless((False, None), "cuts.pack lays rows end to end without padding; remove it"),
-    **{name: Needless((None,), _WHOLE_WIDTH) for name in ("hidden_size", "num_attention_heads", "num_key_value_heads")},
+    "num_key_value_heads": Needless((None,), _WHOLE_GROUPS),
     "do_train": Needless((True, None), "tenfold train trains, tenfold plan does not; remove it"),
     "do_eval": Needless((True, None), "write data.eval_fraction: 0 to turn evaluation off"),
     "load_best_model_at_end": Needless((True, False, None), "the best and the last adapter are both kept; remove it"),

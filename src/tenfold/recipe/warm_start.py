@@ -41,6 +41,12 @@ class WarmStartWish(Wish):
     intermediate_size: Tokens | None = Field(
         default=None, description="Width of the feed-forward parts: the strongest neurons are kept."
     )
+    hidden_size: Tokens | None = Field(
+        default=None, description="Channels of the stream: those with the largest weights are kept."
+    )
+    num_attention_heads: Tokens | None = Field(
+        default=None, description="Attention heads, as wide as before: the strongest are kept, in whole groups."
+    )
     old_text: Annotated[tuple[Text, ...], BeforeValidator(as_list, json_schema_input_type=Text | tuple[Text, ...])] = (
         Field(
             default=(),
@@ -48,3 +54,9 @@ class WarmStartWish(Wish):
             " language model is measured on what it writes itself.",
         )
     )
+
+    @property
+    def changes_layers(self) -> bool:
+        """Whether anything but the vocabulary is to change."""
+        layers = self.keep_layers or self.take_layers or self.grow_layers
+        return bool(layers or self.intermediate_size or self.hidden_size or self.num_attention_heads)

@@ -24,6 +24,8 @@ class Family:
     first_norm: bool = True
     """The first block normalises its input (ModernBERT's embeddings have done so)."""
     gated_mlp: bool = True
+    own_head_dim: bool = True
+    """Heads are as wide as `head_dim` says, whatever the hidden size; else they divide the hidden size."""
     fused_qkv: bool = False
     fused_gate_up: bool = False
     qkv_bias: bool = False
@@ -72,6 +74,7 @@ _BERT = Family(
     norm="layer",
     norm_bias=True,
     post_norm=True,
+    own_head_dim=False,
     gated_mlp=False,
     qkv_bias=True,
     output_bias=True,
@@ -108,6 +111,7 @@ FAMILIES: Mapping[str, Family] = {
     "gpt2": Family(
         norm="layer",
         norm_bias=True,
+        own_head_dim=False,
         gated_mlp=False,
         fused_qkv=True,
         qkv_bias=True,
@@ -129,6 +133,7 @@ FAMILIES: Mapping[str, Family] = {
         kind="encoder",
         norm="layer",
         first_norm=False,
+        own_head_dim=False,
         fused_qkv=True,
         fused_gate_up=True,
         embedding_norm=True,

@@ -63,6 +63,9 @@ class Shape:
     post_norms: bool
     """Norms precede and follow attention and feed-forward (Gemma): four a block."""
     qk_norm: bool
+    own_head_dim: bool
+    """config.json may name a `head_dim` apart from hidden_size / num_attention_heads."""
+    pooler: bool
     rotary: bool
     capped_logits: bool
     """The model scales or caps its logits after the head."""
@@ -99,6 +102,11 @@ class Shape:
         """Tables with a row per token: embeddings, and the head where it has its own."""
         return 1 if self.tied_embeddings or self.kind == "encoder" else 2
 
+    @property
+    def pooler_parameters(self) -> int:
+        """Weights of BERT's pooler: a layer from the hidden size to itself."""
+        return self.hidden_size * (self.hidden_size + 1) if self.pooler else 0
+
     def with_rows(self, rows: int) -> Shape:
         """This shape with a vocabulary of `rows`."""
         more = (rows - self.vocab_size) * self.hidden_size
@@ -124,6 +132,56 @@ class Shape:
         changed = replace(self, layers=layers, intermediate_size=intermediate_size, block_linears=linears)
         more = layers * changed.parameters_per_block - self.layers * self.parameters_per_block
         return replace(changed, parameters=self.parameters + more)
+
+    def with_width(self, hidden_size: int, heads: int) -> Shape:
+        """This shape with so many channels and attention heads, of the same head_dim; 0 leaves either.
+
+        Raises InputError on more than there are, and on numbers that no such model can have.
+        """
+        hidden, heads = hidden_size or self.hidden_size, heads or self.heads
+        key, most = "cuts.warm_start.{}: found {:,}, but ", "the model has {:,}; write fewer"
+        if hidden > self.hidden_size:
+            raise InputError(key.format("hidden_size", hidden) + most.format(self.hidden_size))
+        if heads > self.heads:
+            raise InputError(key.format("num_attention_heads", heads) + most.format(self.heads))
+        if heads % (group := self.heads // self.kv_heads):
+            raise InputError(
+                f"{key.format('num_attention_heads', heads)}heads share keys and values in groups of {group}; write a"
+                f" multiple of {group}"
+            )
+        if (hidden, heads) == (self.hidden_size, self.heads):
+            return self
+        if not self.own_head_dim and hidden != heads * self.head_dim:
+            raise InputError(
+                f"{key.format('hidden_size', hidden)}a {self.model_type} divides its hidden size among its heads; for"
+                f" {heads} heads write hidden_size {heads * self.head_dim} and num_attention_heads {heads}"
+            )
+        kv_heads = heads // group
+        query, key_width = heads * self.head_dim, kv_heads * self.head_dim
+        outputs = {
+            "q": query,
+            "k": key_width,
+            "v": key_width,
+            "qkv": query + 2 * key_width,
+            "o": hidden,
+            "down": hidden,
+        }
+        linears = tuple(
+            replace(
+                linear,
+                in_features={"o": query, "down": linear.in_features}.get(linear.name, hidden),
+                out_features=outputs.get(linear.name, linear.out_features),
+            )
+            for linear in self.block_linears
+        )
+        narrow = replace(self, hidden_size=hidden, heads=heads, kv_heads=kv_heads, block_linears=linears)
+        outside = self.parameters - self.layers * self.parameters_per_block - self.pooler_parameters
+        outside = outside * hidden // self.hidden_size  # tables and norms
+        return replace(
+            narrow,
+            embedding_parameters=self.embedding_parameters * hidden // self.hidden_size,
+            parameters=outside + narrow.pooler_parameters + narrow.layers * narrow.parameters_per_block,
+        )
 
 
 def shape_from_config(
@@ -172,6 +230,8 @@ def shape_from_config(
         post_norm=family.post_norm,
         post_norms=family.post_norms,
         qk_norm=family.qk_norm,
+        own_head_dim=family.own_head_dim,
+        pooler=family.pooler,
         rotary=family.rotary,
         capped_logits=any(config.get(key) not in (None, 1, 1.0) for key in LOGIT_SCALES),
         capped_attention=config.get("attn_logit_softcapping") is not None,

@@ -224,7 +224,8 @@ def state_error(request: Request, rows: object) -> float:
 
     rows = cast("Rows", rows)
     windows = choose_windows(request.texts, request.old, request.new, frozenset(request.transfer.new_ids), 16, 10_000)
-    lesson = distil._teach(request, windows)  # pyright: ignore[reportPrivateUsage]
+    kept = distil._kept_rows(request)  # pyright: ignore[reportPrivateUsage]
+    lesson = distil._teach(request, windows, kept)  # pyright: ignore[reportPrivateUsage]
     numbers = torch.full((request.transfer.rows,), -1)
     numbers[torch.tensor(request.transfer.new_ids)] = torch.arange(len(rows.input))
     with torch.no_grad():
@@ -235,7 +236,7 @@ def state_error(request: Request, rows: object) -> float:
     return float(error)
 
 
-def test_windows_show_rare_tokens_first() -> None:
+def test_windows_show_every_token_where_there_is_room() -> None:
     old = bpe(plain_texts())
     new = extend(old, choose_tokens(TEXTS, old, make_shape("llama"), 20).tokens)
     wanted = frozenset(range(old.next_id, new.next_id))
@@ -248,6 +249,17 @@ def test_windows_show_rare_tokens_first() -> None:
         assert all(
             new.decode(window.new[: i + 1]) == old.decode(window.old[: end + 1]) for i, end in enumerate(window.ends)
         )
+
+
+def test_windows_show_common_tokens_first_where_there_is_no_room() -> None:
+    """Of a token that stands there nine times and one that does four times: one, the other, and the first again."""
+    old = bpe(plain_texts())
+    new = extend(old, choose_tokens(TEXTS, old, make_shape("llama"), 20).tokens)
+    first, second = old.next_id, old.next_id + 1
+    texts = [f"to {new.decode([token])} it" for token in [second] * 4 + [first] * 9]
+    windows = choose_windows(texts, old, new, frozenset((first, second)), 12, 13)
+    shown = [token for window in windows for token in window.new if token in (first, second)]
+    assert shown == [first, second, first]
 
 
 def test_tokens_are_matched_by_where_they_end() -> None:

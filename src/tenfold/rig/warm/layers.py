@@ -19,6 +19,7 @@ from tenfold.cuts.warm_start import WarmStart
 from tenfold.data.account import plain
 from tenfold.errors import InputError
 from tenfold.rig.precision import cast_weights
+from tenfold.rig.warm.narrow import narrowed
 from tenfold.shape.families import FAMILIES, Family
 from tenfold.shape.shape import NAMES
 
@@ -71,11 +72,11 @@ def change_layers(model: PreTrainedModel, cut: WarmStart) -> tuple[PreTrainedMod
     names = tuple(f"{path}.{place}" for place, block in enumerate(order) if block.is_new)
     for name in names:
         _silence(weights, name, family)
-    if cut.intermediate_size:
-        _narrow(weights, path, family, config, cut.intermediate_size)
     changed = type(model)(config)
     cast_weights(changed, model.dtype)
     changed.load_state_dict(weights, strict=True)
+    if cut.changes_width:
+        changed = narrowed(changed, cut, path, family)
     changed.to(model.device)  # pyright: ignore[reportArgumentType]  # transformers' wrapper loses the types
     if hasattr(model, "generation_config"):  # that it stops where it did
         changed.generation_config = model.generation_config
@@ -175,35 +176,3 @@ def _silence(weights: dict[str, torch.Tensor], block: str, family: Family) -> No
             name = f"{block}.{family.modules[role]}.{part}"
             if name in weights:
                 weights[name] = torch.zeros_like(weights[name])
-
-
-def _narrow(weights: dict[str, torch.Tensor], path: str, family: Family, config: PreTrainedConfig, width: int) -> None:
-    """Keep in each block the `width` feed-forward neurons that write most: by the norm of what leads in times the norm
-    of what leads out, which says how much a neuron can move the stream (arXiv 2312.09299 ranks by magnitude too)."""
-    key = next(name for name in NAMES["intermediate_size"] if hasattr(config, name))
-    for place in range(config.num_hidden_layers):
-        _narrow_block(weights, f"{path}.{place}.", family, width)
-    setattr(config, key, width)
-
-
-def _narrow_block(weights: dict[str, torch.Tensor], block: str, family: Family, width: int) -> None:
-    transposed = family.modules["down"] == "mlp.c_proj"  # GPT-2's Conv1D keeps weights the other way round
-    leading_in = [role for role in ("gate", "up", "gate_up") if role in family.modules and
-                  f"{block}{family.modules[role]}.weight" in weights]  # fmt: skip
-    down = f"{block}{family.modules['down']}.weight"
-    size = weights[down].shape[0 if transposed else 1]
-    if not 0 < width <= size:
-        raise InputError(f"cuts.warm_start.intermediate_size: found {width}, but the model has {size}; write fewer")
-    score = weights[down].float().norm(dim=1 if transposed else 0)
-    for role in leading_in:
-        rows = weights[f"{block}{family.modules[role]}.weight"].float().norm(dim=0 if transposed else 1)
-        score = score * rows.view(-1, size).prod(0)
-    kept = score.topk(width).indices.sort().values
-    weights[down] = weights[down].index_select(0 if transposed else 1, kept)
-    for role in leading_in:
-        halves = 2 if role == "gate_up" else 1
-        index = torch.cat([kept + half * size for half in range(halves)])
-        for part in ("weight", "bias"):
-            name = f"{block}{family.modules[role]}.{part}"
-            if name in weights:
-                weights[name] = weights[name].index_select(1 if transposed and part == "weight" else 0, index)

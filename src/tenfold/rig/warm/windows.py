@@ -11,9 +11,14 @@ from itertools import pairwise
 from tenfold.data.tokenizer import Tokenizer
 
 Offsets = Sequence[tuple[int, int]]
+Division = tuple[list[int], list[tuple[int, int]]]
+"""Ids, and the characters that each of them stands for."""
 
 POOL = 32
-"""Times the tokens that are wanted: so many are looked through, whatever the length of the texts."""
+"""Times the tokens that are chosen: so many are looked through, whatever the length of the texts."""
+
+TEXTS_AT_ONCE = 32
+"""That a tokenizer divides, on all cores."""
 
 
 @dataclass(frozen=True)
@@ -30,16 +35,18 @@ def choose_windows(
     texts: Sequence[str], old: Tokenizer, new: Tokenizer, wanted: frozenset[int], width: int, most: int
 ) -> list[Window]:
     """Windows of about `width` new tokens, `most` tokens in all: those first that show, for their length, most of the
-    `wanted` tokens that have been seen least, so that rare tokens are seen as often as there are texts for it."""
+    `wanted` tokens that are common and have been seen least. What a token is learned from n times is off by about 1/n,
+    as often as it stands in the texts."""
     shown = [
         (window, [token for token in window.new if token in wanted])
         for window in _pool(texts, old, new, width, POOL * most)
     ]
+    common = Counter(token for _, tokens in shown for token in tokens)
     seen: Counter[int] = Counter()
 
     def worth(place: int) -> float:
         window, tokens = shown[place]
-        return sum(1 / (1 + seen[token]) ** 2 for token in tokens) / len(window.new)
+        return sum(common[token] / (1 + seen[token]) ** 2 for token in tokens) / len(window.new)
 
     best = [(-worth(place), place) for place in range(len(shown))]
     heapq.heapify(best)
@@ -59,17 +66,18 @@ def choose_windows(
 def _pool(texts: Sequence[str], old: Tokenizer, new: Tokenizer, width: int, most: int) -> list[Window]:
     found: list[Window] = []
     tokens = 0
-    for text in texts:
-        for window in _windows(text, old, new, width):
-            found.append(window)
-            tokens += len(window.new)
+    for start in range(0, len(texts), TEXTS_AT_ONCE):
+        some = texts[start : start + TEXTS_AT_ONCE]
+        for before, after in zip(old.encode_offsets(some), new.encode_offsets(some), strict=True):
+            found += _windows(before, after, width)
+            tokens += len(after[0])
         if tokens >= most:
             break
     return found
 
 
-def _windows(text: str, old: Tokenizer, new: Tokenizer, width: int) -> Iterator[Window]:
-    (old_ids, old_offsets), (new_ids, new_offsets) = (one.encode_offsets([text])[0] for one in (old, new))
+def _windows(before: Division, after: Division, width: int) -> Iterator[Window]:
+    (old_ids, old_offsets), (new_ids, new_offsets) = before, after
     ends = align(old_offsets, new_offsets)
     cuts = [0]
     for place, end in enumerate(ends):
@@ -89,13 +97,14 @@ def align(old: Offsets, new: Offsets) -> list[int]:
 
     Where several tokens end at one character (bytes of one letter), they are matched from behind.
     """
-    places: dict[int, list[int]] = {}
-    for place, (_, end) in enumerate(old):
-        places.setdefault(end, []).append(place)
-    left = {end: len(found) for end, found in places.items()}
     found: list[int] = []
+    place = len(old) - 1
     for _, end in reversed(new):
-        number = left.get(end, 0) - 1
-        left[end] = number
-        found.append(places[end][number] if number >= 0 else -1)
+        while place >= 0 and old[place][1] > end:
+            place -= 1
+        if place >= 0 and old[place][1] == end:
+            found.append(place)
+            place -= 1
+        else:
+            found.append(-1)
     return found[::-1]
