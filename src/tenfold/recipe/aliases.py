@@ -299,6 +299,7 @@ _WHOLE_WIDTH = (
     "a smaller model keeps its hidden size and its heads; write fewer blocks (cuts.warm_start.keep_layers) or narrower"
     " feed-forward parts (cuts.warm_start.intermediate_size)"
 )
+_ON_SPIKE = "a loss is held against those before it; write train.on_loss_spike: stop"
 _OWN_CODE = "it is read from the model's config.json; remove it"
 
 NEEDLESS: Mapping[str, Needless] = {
@@ -325,6 +326,7 @@ NEEDLESS: Mapping[str, Needless] = {
     "evals_per_epoch": Needless((1, None), "write train.eval_every_steps"),
     "saves_per_epoch": Needless((None,), "write train.save_every_steps"),
     "strict": Needless((False, None), "unknown keys are always refused; remove it"),
+    **{f"loss_watchdog_{name}": Needless((None,), _ON_SPIKE) for name in ("threshold", "patience")},
     "deepspeed": Needless((None,), "tenfold does not use DeepSpeed; remove it"),
     "fsdp": Needless((None,), "tenfold trains in one process; remove it"),
     "fsdp_config": Needless((None,), "tenfold trains in one process; remove it"),

@@ -259,6 +259,11 @@ class TrainWish(Wish):
         le=1e6,
         description="Gradients are clipped to this norm; null turns clipping off.",
     )
+    on_loss_spike: Literal["record", "stop", "skip"] = Field(
+        default="record",
+        description="A step whose loss is far above those before it: recorded and learned from; or left out, and the"
+        " run stops behind it or goes on.",
+    )
     dropout: Share | None = Field(
         default=None, description="Dropout of the model itself; null keeps what its configuration says.", examples=[0.0]
     )
