@@ -18,7 +18,7 @@ from tenfold.checks import Paper, check_paper, refuse
 from tenfold.checks.paper import EXAMPLES
 from tenfold.checks.preflight import check_rig
 from tenfold.cuts import FineTune, WarmStart, cut_from_dict, on_rig
-from tenfold.data import Dataset, Tokenizer, check_vocabulary, first_examples, load_dataset
+from tenfold.data import Dataset, Tokenizer, first_examples, load_dataset
 from tenfold.durable import remove_folder
 from tenfold.errors import BudgetReached, InputError, Interrupted, LossSpike, OutOfMemory, Preempted, TenfoldError
 from tenfold.ledger import Ledger, open_ledger, spent_row
@@ -222,7 +222,6 @@ def _prepare(
     with meter.part("tokenise"):
         tokenizer = Tokenizer.from_transformers(source.name, source.revision)
         dataset = load_dataset(recipe, tokenizer, plan.shape.max_positions)
-        check_vocabulary((*dataset.train, *dataset.evaluation), tokenizer, plan.shape.vocab_size, source.name)
     with meter.part("check"):
         findings = _check_rows(plan, dataset, tokenizer, source.name) if fresh else ()
     with meter.part("load"):
