@@ -16,6 +16,7 @@ from tenfold.ledger import open_ledger, spent_row
 from tenfold.planner import Plan, baseline_epochs
 from tenfold.prove.baseline import run_naive, run_peer
 from tenfold.prove.exchange import BaselineRequest, BaselineResult, write_rows
+from tenfold.processes import check_alone
 from tenfold.receipt import Baseline, Quality, Receipt
 from tenfold.run.environment import this_hardware
 
@@ -35,6 +36,7 @@ def prove_receipt(path: Path, kind: str, minutes: float | None) -> Receipt:
     """
     if kind not in ("naive", "peer"):
         raise InputError(f"--baseline: found {kind!r}, expected naive or peer")
+    check_alone()
     receipt = Receipt.read(path)
     try:
         plan = Plan.model_validate(receipt.plan)
