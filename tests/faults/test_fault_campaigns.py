@@ -17,6 +17,7 @@ from faults.promises import SECTIONS
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = {
     "kills": 3, "crash-points": 0, "points": 6, "resumes": 2, "damages": 4, "flips": 300, "signals": 5, "budgets": 300,
+    "lines": 100_000,
 }  # fmt: skip
 """Crash points: of ledger and receipt alone, those of files and checkpoints have tests of their own."""
 
