@@ -78,7 +78,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         elif name.endswith(".safetensors") and "/large/" not in self.path:
             etag = etag_of(content, large=True)
             linked = {"x-linked-etag": f'"{etag}"', "x-linked-size": str(len(content)), "x-repo-commit": COMMIT}
-            self.answer(302, {**linked, "location": f"{self.server.elsewhere or self.server.address}/large/{name}"}, b"")
+            self.answer(
+                302, {**linked, "location": f"{self.server.elsewhere or self.server.address}/large/{name}"}, b""
+            )
         else:
             self.send_file(content, ranged)
 

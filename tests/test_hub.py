@@ -100,7 +100,7 @@ def test_what_is_cached_is_used_however_the_hub_behaves(server: Server) -> None:
 def test_another_file_than_declared_is_never_kept(mode: str, file: str, server: Server, tmp_path: Path) -> None:
     """Half of it, as many other bytes, one too many."""
     server.mode = mode
-    with pytest.raises(hub.OutOfReach, match="sent another|says: "):
+    with pytest.raises(hub.OutOfReach, match=r"sent another|says: "):
         hub.fetch(NAME, file, None, 30.0)
     assert cached(tmp_path) == []
     server.mode = "sound"
@@ -224,7 +224,7 @@ def secure(certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.M
 def test_an_authority_of_ones_own(secure: Server, certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused, with the cure, until it is named. The variable of `requests`, which is not used, changes nothing."""
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
-    with pytest.raises(hub.OutOfReach, match="CERTIFICATE_VERIFY_FAILED.*name that in SSL_CERT_FILE"):
+    with pytest.raises(hub.OutOfReach, match=r"CERTIFICATE_VERIFY_FAILED.*name that in SSL_CERT_FILE"):
         hub.fetch(NAME, "config.json", None, WAIT_SECONDS)
     assert secure.asked == []
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))

@@ -36,13 +36,19 @@ def long_lines(folder: Path, count: int, until: float, seed: int) -> Iterator[di
         started = time.monotonic()
         found = read_limited(path)
         held = {key: found.get(key) for key in wanted} == wanted and found["peak_bytes"] < 2 * LINE_CAP_BYTES
-        yield {"case": name, "size_bytes": path.stat().st_size, **found, "held": held, "seconds": round(time.monotonic() - started, 1)}
+        yield {
+            "case": name,
+            "size_bytes": path.stat().st_size,
+            **found,
+            "held": held,
+            "seconds": round(time.monotonic() - started, 1),
+        }
     path, _ = cases["one line far over the cap"]
     yield {"control": "a reader without the cap", **read_limited(path, cap_bytes=2**40)}
 
 
 def lay_out(folder: Path, length: int, times: int = 0) -> Path:
-    """A file of `times` equal rows with texts of so many characters; 0: of one, whose text has holes, and a short one."""
+    """A file of `times` equal rows with texts of so many characters; 0: of one, which has holes, and a short one."""
     place = folder / f"{length}-{times}"
     place.mkdir()
     (place / "small.jsonl").write_text('{"text": "x"}\n')

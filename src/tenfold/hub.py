@@ -121,7 +121,7 @@ def _as_declared(path: Path) -> Path:
 
     The cache calls a file by what was declared, and links to it by its name.
     """
-    declared = Path(os.readlink(path)).name if path.is_symlink() else ""
+    declared = path.readlink().name if path.is_symlink() else ""
     if re.fullmatch("[0-9a-f]{64}|[0-9a-f]{40}", declared) is None:
         return path
     large = len(declared) == 64
@@ -132,7 +132,7 @@ def _as_declared(path: Path) -> Path:
             digest.update(block)
     if digest.hexdigest() == declared:
         return path
-    blob = path.parent / os.readlink(path)
+    blob = path.parent / path.readlink()
     path.unlink()
     blob.unlink(missing_ok=True)
     kind = "SHA-256" if large else "git hash"

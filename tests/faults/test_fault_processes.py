@@ -42,7 +42,11 @@ def test_under_torchrun(processes: int, tmp_path: Path) -> None:
     for rank in range(processes):
         code, error = json.loads(Path(f"{said}{rank}").read_text())
         assert code == 2
-        line = f"a launcher has started 2 processes, of which this is number {rank}, but" if processes == 2 else "recipe.yaml"
+        line = (
+            f"a launcher has started 2 processes, of which this is number {rank}, but"
+            if processes == 2
+            else "recipe.yaml"
+        )
         assert len(error.splitlines()) == 1 and line in error
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(
         ["worker.py", *(f"rank-{rank}" for rank in range(processes))]

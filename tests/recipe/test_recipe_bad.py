@@ -256,7 +256,7 @@ def test_hostile_texts_are_refused_in_a_second(text: str) -> None:
     began = time.process_time()
     with pytest.raises(InputError) as caught:
         parse_recipe(text)
-    assert time.process_time() - began < 2  # a second, doubled for a busy computer
+    assert time.process_time() - began < 5  # a second of an idle computer; where they work, such texts take minutes
     assert len(str(caught.value)) < 20_000
 
 

@@ -14,9 +14,9 @@ from tenfold.data.tokenize import target_bytes
 from tenfold.errors import InputError
 from tenfold.ledger import open_ledger, spent_row
 from tenfold.planner import Plan, baseline_epochs
+from tenfold.processes import check_alone
 from tenfold.prove.baseline import run_naive, run_peer
 from tenfold.prove.exchange import BaselineRequest, BaselineResult, write_rows
-from tenfold.processes import check_alone
 from tenfold.receipt import Baseline, Quality, Receipt
 from tenfold.run.environment import this_hardware
 

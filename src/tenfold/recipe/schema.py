@@ -220,7 +220,10 @@ class TrainWish(Wish):
 
     epochs: float = Field(default=3.0, strict=True, gt=0, le=10_000, description="Passes over the data.", examples=[3])
     max_steps: Count | None = Field(default=None, description="Optimizer steps, instead of epochs.", examples=[100])
-    batch_size: Rows = Field(default=32, description="Rows per optimizer step: micro_batch_size x accumulation steps.")
+    batch_size: Rows = Field(
+        default=32,
+        description="Rows per optimizer step, fewer in the last of an epoch: micro_batch_size x accumulation steps.",
+    )
     micro_batch_size: Rows | None = Field(
         default=None, description="Rows computed at once; null lets the planner choose."
     )
