@@ -136,6 +136,9 @@ def test_a_model_on_the_hub_is_trained(server: Server, tmp_path: Path) -> None:
     plan = tenfold.plan(recipe)
     assert "model.safetensors" not in cached(tmp_path)
     assert tenfold.train(plan).base_sha256 == base_sha256(folder)
+    asked = len(server.asked)
+    assert base_sha256(model_folder(NAME)) == base_sha256(folder)
+    assert not any("safetensors" in path for path, _, _ in server.asked[asked:]), "what is there is not asked for again"
     server.mode = "500"
     assert base_sha256(model_folder(NAME)) == base_sha256(folder)
 

@@ -75,6 +75,10 @@ def fetch(name: str, file: str, revision: str | None, limit_seconds: float | Non
     def get(local: bool) -> Path:
         return Path(hf_hub_download(name, file, revision=revision, local_files_only=local))
 
+    def get_and_check() -> Path:
+        found = get(local)
+        return found if found == before else _as_declared(found)
+
     local = offline() or not is_known()
     before: Path | None = None
     with suppress(Exception):
@@ -82,8 +86,7 @@ def fetch(name: str, file: str, revision: str | None, limit_seconds: float | Non
     attempts = _Attempts()
     try:
         with attempts:
-            found = get(local) if limit_seconds is None else _within(limit_seconds, lambda: get(local))
-        return found if found == before else _as_declared(found)
+            return get_and_check() if limit_seconds is None else _within(limit_seconds, get_and_check)
     except LocalEntryNotFoundError as error:
         raise OutOfReach(_reason(error)) from None
     except (EntryNotFoundError, RepositoryNotFoundError):
@@ -98,22 +101,22 @@ def fetch(name: str, file: str, revision: str | None, limit_seconds: float | Non
         raise OutOfReach(reason) from None
 
 
-def fetch_weights(name: str, revision: str | None) -> None:
-    """See to it that the safetensors files of a model, if it has any, are in the cache.
+def fetch_weights(name: str, folder: Path) -> None:
+    """See to it that the safetensors files of a model, if it has any, are in `folder`, its snapshot in the cache.
 
-    Raises as `fetch`; KeyError, TypeError or ValueError for an index that is none.
+    What is there is not asked for again. Raises as `fetch`; KeyError, TypeError or ValueError for an index that is none.
     """
-    try:
-        if fetch(name, WEIGHTS, revision, None) is not None:
+    if (folder / WEIGHTS).is_file():
+        return
+    index = folder / INDEX
+    if not index.is_file():
+        if fetch(name, WEIGHTS, folder.name, None) is not None:
             return
-        index = fetch(name, INDEX, revision, TOKENIZER_SECONDS)
-    except OutOfReach:
-        index = fetch(name, INDEX, revision, TOKENIZER_SECONDS)  # the cache may hold several files, and not the one
-        if index is None:
-            raise
-    if index is not None:
-        for file in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
-            fetch(name, file, revision, None)
+        if fetch(name, INDEX, folder.name, TOKENIZER_SECONDS) is None:
+            return
+    for file in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())):
+        if not (folder / file).is_file():
+            fetch(name, file, folder.name, None)
 
 
 def _as_declared(path: Path) -> Path:

@@ -61,7 +61,7 @@ def model_folder(name: str, revision: str | None = None) -> Path:
     try:
         found = fetch(name, CONFIG, revision, CONFIG_SECONDS)
         if found is not None:
-            fetch_weights(name, revision)
+            fetch_weights(name, found.parent)
             return found.parent
     except OutOfReach as error:
         raise InputError(f"model: {name!r}: its weights cannot be had: {hub()} {error}; run this again") from None
