@@ -72,7 +72,7 @@ def test_a_closed_terminal_ends_no_run(tmp_path: Path) -> None:
     with stepping(tmp_path, recipe) as process:
         assert process.stderr is not None
         process.stderr.close()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=600) == 0
     assert Receipt.read(tmp_path / "run" / "receipt.json").status == "done"
 
 

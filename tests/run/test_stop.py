@@ -66,7 +66,7 @@ def run_child(tmp_path: Path, first: str, while_saving: list[str], how: str = "p
         assert child.stdout.readline() == "saving\n"
         for name in while_saving:
             child.send_signal(signal.Signals[name])
-        out, _ = child.communicate("\n", timeout=300)
+        out, _ = child.communicate("\n", timeout=600)
         return child.returncode, out.strip(), (tmp_path / "state").read_text()
 
 
