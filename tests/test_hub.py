@@ -17,6 +17,7 @@ import tenfold
 from hub_server import NAME, Server, as_hub, serving
 from jobs import make_recipe
 from tenfold import hub
+from tenfold.api import check
 from tenfold.data import read_tokenizer
 from tenfold.errors import InputError
 from tenfold.export.base_hash import base_sha256, model_folder
@@ -141,6 +142,18 @@ def test_a_model_on_the_hub_is_trained(server: Server, tmp_path: Path) -> None:
     assert not any("safetensors" in path for path, _, _ in server.asked[asked:]), "what is there is not asked for again"
     server.mode = "500"
     assert base_sha256(model_folder(NAME)) == base_sha256(folder)
+
+
+def test_a_check_holds_the_weights_to_what_was_declared(server: Server, tmp_path: Path) -> None:
+    """It is often the first to download them."""
+    folder = tiny_folder(tmp_path / "model")
+    server.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    recipe = {**make_recipe(tmp_path), "model": NAME}
+    tenfold.plan(recipe)
+    server.mode = "other"
+    with pytest.raises(InputError, match=r"its weights cannot be had: .* sent another model\.safetensors"):
+        check(recipe)
+    assert "model.safetensors" not in cached(tmp_path)
 
 
 def test_weights_in_several_files(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

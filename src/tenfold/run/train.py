@@ -21,6 +21,7 @@ from tenfold.cuts import FineTune, WarmStart, cut_from_dict, on_rig
 from tenfold.data import Dataset, Tokenizer, first_examples, load_dataset
 from tenfold.durable import remove_folder
 from tenfold.errors import BudgetReached, InputError, Interrupted, LossSpike, OutOfMemory, Preempted, TenfoldError
+from tenfold.export.base_hash import model_folder
 from tenfold.ledger import Ledger, open_ledger, spent_row
 from tenfold.planner import Plan
 from tenfold.receipt import Finding, Receipt, Status
@@ -266,6 +267,7 @@ def checked_model(plan: Plan, dataset: Dataset, tokenizer: Tokenizer, limit_seco
     started = time.monotonic()
     torch.manual_seed(recipe.train.seed)
     source = Source(recipe.model.name, recipe.model.revision)
+    model_folder(source.name, source.revision)  # what has to be downloaded is held to what was declared
     rig = _build(plan, source, dataset, tokenizer, device_of(plan))
     return check_rig(rig, dataset.train, limit_seconds - (time.monotonic() - started))
 
