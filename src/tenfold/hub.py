@@ -104,7 +104,7 @@ def fetch(name: str, file: str, revision: str | None, limit_seconds: float | Non
 def fetch_weights(name: str, folder: Path) -> None:
     """See to it that the safetensors files of a model, if it has any, are in `folder`, its snapshot in the cache.
 
-    What is there is not asked for again. Raises as `fetch`; KeyError, TypeError or ValueError for an index that is none.
+    What is there is not asked for again. Raises as `fetch`; KeyError, TypeError or ValueError for a damaged index.
     """
     if (folder / WEIGHTS).is_file():
         return
