@@ -27,7 +27,7 @@ INPUT_FAULTS = (
     Fault(
         "a line of 10 MB, a line of 1 GB, a million short lines",
         ("lines", COUNTED, f"{READ}::test_a_line_over_the_cap_is_skipped_without_holding_it"),
-        "in twice the cap of address space; a line over the cap is never decoded",
+        "in twice the cap of address space, four times for a line that just fits; one over the cap is never decoded",
     ),
     Fault(
         "an empty file, white space, one row",

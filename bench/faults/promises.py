@@ -124,9 +124,10 @@ TELLING_THE_TRUTH = (
         "fuzz",
     ),
     Promise(
-        "No line, however long, and no file, however many its lines, takes twice the cap of memory to read",
+        "A line far over the cap of 32 MiB, one of 10 MB, a million short ones: read in less than twice the cap of memory",
         f"{COMMAND} lines",
-        "{held} of {tried} files, of up to {longest_bytes:,} bytes and {most_lines:,} lines; at most {peak_mib} MiB",
+        "{held} of {tried} files, of up to {longest_bytes:,} bytes and {most_lines:,} lines; at most {peak_mib} MiB; a"
+        " line of letters that just fits takes {fitting_mib} MiB",
         "reliability-lines",
     ),
     Promise(
