@@ -124,7 +124,7 @@ TELLING_THE_TRUTH = (
         "fuzz",
     ),
     Promise(
-        "A line far over the cap of 32 MiB, one of 10 MB, a million short ones: read in less than twice the cap of memory",
+        "A line far over the cap of 32 MiB, one of 10 MB, a million short ones: read in less memory than twice the cap",
         f"{COMMAND} lines",
         "{held} of {tried} files, of up to {longest_bytes:,} bytes and {most_lines:,} lines; at most {peak_mib} MiB; a"
         " line of letters that just fits takes {fitting_mib} MiB",
