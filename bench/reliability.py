@@ -1,7 +1,7 @@
 """Faults against real runs of tiny models, by the thousand; raw results to results/, docs/reliability.md from them.
 
 python bench/reliability.py [--only kills flips] [--kills 1000] [--resumes 50] [--signals 200] [--flips 10000]
-                            [--budgets 10000] [--seconds 3600] [--seed 1] [--jobs 2]
+                            [--budgets 10000] [--lines 1000000] [--seconds 3600] [--seed 1] [--jobs 2]
 python bench/reliability.py --document      # docs/reliability.md from the results alone
 
 `--seconds` bounds each campaign: a result says how many were really done. The seed is printed, and is in the result.
@@ -32,7 +32,7 @@ sys.path += [str(ROOT / "tests"), str(ROOT / "src")]
 import torch  # noqa: E402
 
 import tenfold.run.train  # noqa: E402, F401 - imported here once, for every fork
-from faults import budgets, crash_points, damages, flips, kills, points, resumes, stops  # noqa: E402
+from faults import budgets, crash_points, damages, flips, kills, lines, points, resumes, stops  # noqa: E402
 from faults.document import write_document  # noqa: E402
 from measure import machine, write_result  # noqa: E402
 
@@ -53,6 +53,7 @@ class Campaign:
 
 CAMPAIGNS = {
     "budgets": Campaign(budgets.budgets, budgets.summary, 10_000),
+    "lines": Campaign(lines.long_lines, lines.summary, 1_000_000),
     "flips": Campaign(flips.bit_flips, flips.summary, 10_000),
     "damages": Campaign(damages.damaged, damages.summary, 13),
     "resumes": Campaign(resumes.chained, resumes.summary, 50),

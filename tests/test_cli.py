@@ -61,11 +61,11 @@ def process(*arguments: str, variables: dict[str, str] | None = None) -> subproc
     """A real `python -m tenfold`."""
     command = [sys.executable, "-m", "tenfold", *arguments]
     environment = {**os.environ, **(variables or {})}
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600, check=False)
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False)
 
 
 def without_torch(code: str) -> None:
@@ -171,14 +171,14 @@ def test_a_signal_before_there_is_a_run_leaves_no_traceback(number: signal.Signa
 
 def test_a_closed_pipe_is_no_error_to_read() -> None:
     command = f"{sys.executable} -m tenfold schema | head -1"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600, check=False)
     assert (done.stdout, done.stderr) == ("{\n", "")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_full_disk_under_stdout_is_one_line() -> None:
     command = f"{sys.executable} -m tenfold schema > /dev/full"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1
     assert done.stderr == "tenfold: file system: No space left on device\n"
 

@@ -219,7 +219,7 @@ def test_killed_at_every_operation(tmp_path: Path) -> None:
     """Whatever the point, a reader finds the old one or the new one; a naive writer fails the same test."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(CRASHES), "durable", str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=600,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -2,95 +2,54 @@
 
 from __future__ import annotations
 
-import http.server
+import shutil
+import subprocess
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+pytest.importorskip("huggingface_hub")
+
+import tenfold
+from hub_server import NAME, Server, as_hub, serving
+from jobs import make_recipe
 from tenfold import hub
+from tenfold.api import check
 from tenfold.data import read_tokenizer
 from tenfold.errors import InputError
+from tenfold.export.base_hash import base_sha256, model_folder
 from tenfold.shape import read_shape
+from tiny import tiny_folder
 
-constants = pytest.importorskip("huggingface_hub.constants")
-
-COMMIT, SECRET = "b" * 40, "hf_CanaryCanaryCanaryCanary0123456789"
+SECRET = "hf_CanaryCanaryCanaryCanary0123456789"
 CONFIG = b'{"model_type": "llama", "hidden_size": 32}'
+WEIGHTS = bytes(range(256)) * 1024
 WAIT_SECONDS = 1.0
 """Stated time in these tests; a server that is never done is given up after it."""
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """A hub on the loopback address that behaves as `mode` says."""
-
-    daemon_threads = True
-    mode = "sound"
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.asked: list[tuple[str, str]] = []
-        self.over = threading.Event()
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        mode = self.server.mode
-        self.server.asked.append((self.path, self.headers.get("authorization", "")))
-        if mode.isdecimal():
-            headers = {"429": {"retry-after": "60"}, "404": {"x-error-code": "RepoNotFound"}}
-            self.answer(int(mode), headers.get(mode, {}), b"")
-        elif mode == "silent":
-            self.server.over.wait(30)
-        elif mode == "slow":
-            self.wfile.write(b"HTTP/1.1 200 OK\r\n")
-            while not self.server.over.wait(0.1):
-                self.wfile.write(b"x-slow: 1\r\n")
-        elif mode == "elsewhere":
-            self.answer(302, {"location": "http://127.0.0.1:1/config.json"}, b"")
-        else:
-            named = {"etag": f'"{"a" * 40}"', "x-repo-commit": COMMIT}
-            self.answer(200, named, CONFIG[:10] if mode == "half" else CONFIG, len(CONFIG))
-
-    def answer(self, status: int, headers: dict[str, str], body: bytes, length: int | None = None) -> None:
-        self.send_response(status)
-        for name, value in {**headers, "content-length": str(len(body) if length is None else length)}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body)
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    with serving() as made, as_hub(made, tmp_path / "cache", monkeypatch):
+        made.files = {"config.json": CONFIG, "model.safetensors": WEIGHTS}
+        monkeypatch.setattr("tenfold.shape.read.CONFIG_SECONDS", WAIT_SECONDS)
+        monkeypatch.setattr("tenfold.data.tokenizer.TOKENIZER_SECONDS", WAIT_SECONDS)
+        yield made
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Server]:
-    made = Server()
-    threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-    address = f"http://127.0.0.1:{made.server_port}"
-    for key in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", *hub.PROXIES):
-        monkeypatch.delenv(key, raising=False)
-    monkeypatch.setenv("HF_ENDPOINT", address)
-    monkeypatch.setattr(constants, "ENDPOINT", address)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("tenfold.shape.read.CONFIG_SECONDS", WAIT_SECONDS)
-    monkeypatch.setattr("tenfold.data.tokenizer.TOKENIZER_SECONDS", WAIT_SECONDS)
-    hub.is_known.cache_clear()
-    yield made
-    hub.is_known.cache_clear()
-    made.over.set()
-    made.shutdown()
-    made.server_close()
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library sleeps a second before it asks again."""
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+
+
+def cached(tmp_path: Path) -> list[str]:
+    """The names of the files in the cache, those that are not whole included."""
+    paths = (path for path in (tmp_path / "cache").rglob("*") if not path.is_dir())
+    return sorted(path.name for path in paths if {"snapshots", "blobs"} & set(path.parts))
 
 
 BROKEN = [
@@ -101,61 +60,209 @@ BROKEN = [
     ("silent", "no answer within 1 s"),
     ("slow", "no answer within 1 s"),
     ("half", "127.0.0.1 says: |no answer within 1 s"),
+    ("other", "sent another config.json than it declared|no answer within 1 s"),
+    ("longer", "127.0.0.1 says: |no answer within 1 s"),
     ("elsewhere", "127.0.0.1 says: |no answer within 1 s|answers with status"),
 ]
 
 
 @pytest.mark.parametrize(("mode", "says"), BROKEN)
-def test_a_broken_hub_is_one_line_in_time(mode: str, says: str, server: Server) -> None:
+def test_a_broken_hub_is_one_line(mode: str, says: str, server: Server) -> None:
     server.mode = mode
     for read in (read_shape, read_tokenizer):
-        began = time.monotonic()
         with pytest.raises(InputError) as caught:
-            read("nobody/nothing")
-        assert time.monotonic() - began < 5 * WAIT_SECONDS
+            read(NAME)
         message = str(caught.value)
         assert "\n" not in message and len(message) < 500
         if read is read_shape:
             assert any(part in message for part in says.split("|")), message
 
 
+def test_what_takes_longer_than_its_time_is_not_waited_for() -> None:
+    """However long it takes: here it ends after it was given up. The control: what ends is waited for."""
+    given_up = threading.Event()
+    with pytest.raises(TimeoutError, match=r"no answer within 0\.01 s"):
+        hub._within(0.01, lambda: Path(str(given_up.wait(600))))
+    given_up.set()
+    assert hub._within(600, lambda: Path(str(given_up.wait(600)))) == Path("True")
+
+
 def test_what_is_cached_is_used_however_the_hub_behaves(server: Server) -> None:
-    assert hub.fetch("nobody/nothing", "config.json", None, 10.0) is not None
-    for mode in ("silent", "429", "500"):
+    assert hub.fetch(NAME, "config.json", None, 10.0) is not None
+    for mode in ("silent", "429", "500", "other", "half"):
         server.mode = mode
-        found = hub.fetch("nobody/nothing", "config.json", None, WAIT_SECONDS)
+        found = hub.fetch(NAME, "config.json", None, WAIT_SECONDS)
         assert found is not None and found.read_bytes() == CONFIG
 
 
-def test_half_a_file_never_counts_as_the_file(server: Server, tmp_path: Path) -> None:
-    server.mode = "half"
-    with pytest.raises(hub.OutOfReach):
-        hub.fetch("nobody/nothing", "config.json", None, WAIT_SECONDS)
-    assert not list((tmp_path / "cache").rglob("config.json"))
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+@pytest.mark.parametrize("mode", ["half", "other", "longer"])
+def test_another_file_than_declared_is_never_kept(mode: str, file: str, server: Server, tmp_path: Path) -> None:
+    """Half of it, as many other bytes, one too many."""
+    server.mode = mode
+    with pytest.raises(hub.OutOfReach, match=r"sent another|says: "):
+        hub.fetch(NAME, file, None, 30.0)
+    assert cached(tmp_path) == []
     server.mode = "sound"
-    found = hub.fetch("nobody/nothing", "config.json", None, 10.0)
-    assert found is not None and found.read_bytes() == CONFIG
+    found = hub.fetch(NAME, file, None, 30.0)
+    assert found is not None and found.read_bytes() == server.files[file]
+
+
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_the_library_alone_would_keep_it(file: str, server: Server) -> None:
+    """The control: it looks at the size and at nothing else."""
+    from huggingface_hub import hf_hub_download
+
+    server.mode = "other"
+    assert Path(hf_hub_download(NAME, file)).read_bytes() == server.files[file][::-1]
+
+
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
+def test_half_a_download_is_gone_on_with(file: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within one attempt; after a kill it begins anew. The library counts in chunks, of 10 MB unless told otherwise."""
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1)
+    server.mode = "half once"
+    found = hub.fetch(NAME, file, None, 30.0)
+    assert found is not None and found.read_bytes() == server.files[file]
+    assert server.asked[-1][2] == f"bytes={len(server.files[file]) // 2}-", "only what was missing is asked for"
+
+
+def test_a_model_on_the_hub_is_trained(server: Server, tmp_path: Path) -> None:
+    """Its weights are downloaded, which its plan does without; the next run finds them, with the hub gone."""
+    folder = tiny_folder(tmp_path / "model")
+    server.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    recipe = {**make_recipe(tmp_path), "model": NAME}
+    plan = tenfold.plan(recipe)
+    assert "model.safetensors" not in cached(tmp_path)
+    assert tenfold.train(plan).base_sha256 == base_sha256(folder)
+    asked = len(server.asked)
+    assert base_sha256(model_folder(NAME)) == base_sha256(folder)
+    assert not any("safetensors" in path for path, _, _ in server.asked[asked:]), "what is there is not asked for again"
+    server.mode = "500"
+    assert base_sha256(model_folder(NAME)) == base_sha256(folder)
+
+
+def test_a_check_holds_the_weights_to_what_was_declared(server: Server, tmp_path: Path) -> None:
+    """It is often the first to download them."""
+    folder = tiny_folder(tmp_path / "model")
+    server.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    recipe = {**make_recipe(tmp_path), "model": NAME}
+    tenfold.plan(recipe)
+    server.mode = "other"
+    with pytest.raises(InputError, match=r"its weights cannot be had: .* sent another model\.safetensors"):
+        check(recipe)
+    assert "model.safetensors" not in cached(tmp_path)
+
+
+def test_weights_in_several_files(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_folder(tmp_path / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.save_pretrained(tmp_path / "shards", max_shard_size="50KB")
+    server.files = {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()}
+    assert len(server.files) > 4
+    assert base_sha256(model_folder(NAME)) == base_sha256(tmp_path / "shards")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert base_sha256(model_folder(NAME)) == base_sha256(tmp_path / "shards")
+
+
+@pytest.mark.parametrize("index", [b"[]", b"{", b'{"weight_map": {"w": 7}}', b'{"weight_map": {"w": "../../x"}}'])
+def test_an_index_that_is_none_is_one_line(index: bytes, server: Server) -> None:
+    server.files = {"config.json": CONFIG, hub.INDEX: index}
+    with pytest.raises(InputError, match="model: 'nobody/nothing': ") as caught:
+        model_folder(NAME)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_cannot_be_had_are_one_line(server: Server) -> None:
+    server.mode = "other"
+    with pytest.raises(InputError, match=r"sent another config\.json than it declared"):
+        model_folder(NAME)
+    server.mode = "sound"
+    assert hub.fetch(NAME, "config.json", None, 60.0)
+    server.mode = "other"
+    with pytest.raises(InputError, match=r"its weights cannot be had: .* sent another model\.safetensors"):
+        model_folder(NAME)
 
 
 def test_a_proxy_is_asked_and_its_password_is_not_told(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     utils = pytest.importorskip("huggingface_hub.utils")
     monkeypatch.setenv("http_proxy", f"http://me:{SECRET}@127.0.0.1:{server.server_port}")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
     server.mode = "403"
     utils.close_session()  # the library reads the proxies when it opens one
     assert utils.get_session().get("http://hub.example/x").status_code == 403
     assert server.asked[-1][0] == "http://hub.example/x", "the proxy saw the whole address"
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with pytest.raises(InputError) as caught:
-        read_shape("nobody/nothing")
-    utils.close_session()
+        read_shape(NAME)
     assert "Canary" not in str(caught.value)
 
 
-def test_a_wrong_proxy_is_one_line(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
+def test_a_wrong_proxy_is_one_line_and_need_not_be_asked(variable, server: Server, monkeypatch) -> None:
     for key in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(key, f"http://me:{SECRET}@127.0.0.1:1")
     with pytest.raises(InputError) as caught:
-        read_shape("nobody/other")
+        read_shape(NAME)
     assert "\n" not in str(caught.value) and "Canary" not in str(caught.value)
+    assert server.asked == []
+    pytest.importorskip("huggingface_hub.utils").close_session()
+    monkeypatch.setenv(variable, "localhost,127.0.0.1")
+    assert hub.fetch(NAME, "config.json", None, 60.0) is not None
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Of an authority of one's own, for the loopback address, and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl command to make a certificate with")
+    folder = tmp_path_factory.mktemp("authority")
+    made, key = folder / "cert.pem", folder / "key.pem"
+    request = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made)]
+    subprocess.run([*request, *names], check=True, capture_output=True)
+    return made, key
+
+
+@pytest.fixture
+def secure(certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A hub that speaks https, with a certificate that is trusted by whoever SSL_CERT_FILE tells."""
+    for variable in ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(variable, raising=False)
+    with serving(certificate) as made, as_hub(made, tmp_path / "cache", monkeypatch):
+        made.files = {"config.json": CONFIG, "model.safetensors": WEIGHTS}
+        yield made
+
+
+def test_an_authority_of_ones_own(secure: Server, certificate, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused, with the cure, until it is named. The variable of `requests`, which is not used, changes nothing."""
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
+    with pytest.raises(hub.OutOfReach, match=r"CERTIFICATE_VERIFY_FAILED.*name that in SSL_CERT_FILE"):
+        hub.fetch(NAME, "config.json", None, WAIT_SECONDS)
+    assert secure.asked == []
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    pytest.importorskip("huggingface_hub.utils").close_session()
+    for file in secure.files:
+        found = hub.fetch(NAME, file, None, 30.0)
+        assert found is not None and found.read_bytes() == secure.files[file]
+
+
+def test_a_redirect_to_http_is_told_no_token_and_believed_no_byte(
+    secure: Server, certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was declared by https decides: another content is refused, and the right one is the right one."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    with serving() as plain:
+        plain.files, secure.elsewhere, plain.mode = secure.files, plain.address, "other"
+        with pytest.raises(hub.OutOfReach, match=r"sent another model\.safetensors than it declared \(SHA-256 "):
+            hub.fetch(NAME, "model.safetensors", None, 60.0)
+        assert cached(tmp_path) == []
+        plain.mode = "sound"
+        found = hub.fetch(NAME, "model.safetensors", None, 60.0)
+        assert found is not None and found.read_bytes() == WEIGHTS
+        assert plain.asked and all(authorization == "" for _, authorization, _ in plain.asked)
+    assert any(SECRET in authorization for _, authorization, _ in secure.asked), "the control: the hub was told it"

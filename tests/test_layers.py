@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "tenfold"
 
 LAYERS = (
     ("redact",),
-    ("errors", "inert", "interval", "hub", "durable", "memory", "folders"),
+    ("errors", "inert", "interval", "hub", "durable", "memory", "folders", "processes"),
     ("recipe",),
     ("shape", "machine"),
     ("data",),

@@ -12,7 +12,7 @@ from faults.promises import SECTIONS, Promise
 from measure import RESULTS
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "reliability.md"
-CAMPAIGNS = ("kills", "crash-points", "points", "resumes", "damages", "flips", "signals", "budgets")
+CAMPAIGNS = ("kills", "crash-points", "points", "resumes", "damages", "flips", "signals", "budgets", "lines")
 
 HEAD = """# Reliability
 

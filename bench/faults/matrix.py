@@ -8,6 +8,7 @@ from faults.input_matrix import INPUT_FAULTS
 CHECKPOINT, SAVE = "run/test_checkpoint.py", "run/test_checkpoint_save.py"
 KILLS, PLACES = "faults/test_fault_kills.py", "faults/test_fault_places.py"
 NUMBERS, ACCOUNT = "faults/test_fault_numbers.py", "faults/test_fault_account.py"
+SPIKES, DISK, PROCESSES = (f"faults/test_fault_{name}.py" for name in ("spikes", "disk", "processes"))
 
 RUN_FAULTS = (
     Fault("kill -9 at a random moment", ("kills",)),
@@ -61,11 +62,14 @@ RUN_FAULTS = (
         "what is written lies beside its target",
     ),
     Fault("the order on the way to the disk", (f"{SAVE}::test_order_of_a_save",)),
-    Fault(
-        "a slow disk", ("budgets",), "saves are not concurrent: none overtakes another; the budget reserves their time"
-    ),
+    Fault("a slow disk", (DISK, "budgets"), "saves are not concurrent: none overtakes another"),
     Fault("NaN or Inf in loss, gradient, weight, update", (NUMBERS,)),
-    Fault("a spike of the loss", (), "recorded in the curve; there is no policy for it"),
+    Fault(
+        "a spike of the loss, for one step and for fifty",
+        (SPIKES, "run/test_spikes.py"),
+        "`train.on_loss_spike`: recorded, stopped behind, or left out; a loss is read before its update, so that there"
+        " is nothing to roll back",
+    ),
     Fault("out of memory forward and backward", ("rig/test_shrinking.py",)),
     Fault(
         "out of memory in an evaluation",
@@ -113,9 +117,14 @@ RUN_FAULTS = (
         (f"{PLACES}::test_a_checkpoint_of_the_first_version_is_read", f"{CHECKPOINT}::test_a_newer_schema_is_refused"),
     ),
     Fault(
-        "a rank that dies, hangs or disagrees; another number of ranks",
-        (),
-        "does not apply: a run is one process on one device",
+        "several processes where one trains; another number of them where a run is continued",
+        (PROCESSES,),
+        "a run is one process on one device: each of several refuses at once, so that none dies, hangs or disagrees",
+    ),
+    Fault(
+        "workers of a loader that die or hang, little shared memory, few open files",
+        (f"{PLACES}::test_few_open_files_are_enough",),
+        "a run has no workers and shares no memory",
     ),
 )
 

@@ -93,6 +93,11 @@ LOSING_NOTHING = (
         "in loss, gradient, weight and update; the last good checkpoint stays",
     ),
     Promise(
+        "A spike of the loss is said, and where a recipe wants it so, left out: to the bit the run that never saw it",
+        "tests/faults/test_fault_spikes.py",
+        "one step and fifty, with kills before and within, and with another answer given on the way",
+    ),
+    Promise(
         "Too little memory makes a step smaller, not another one",
         "tests/rig/test_shrinking.py",
         "same gradients; an evaluation is done in smaller parts too",
@@ -117,6 +122,18 @@ TELLING_THE_TRUTH = (
         "tests/test_fuzz.py",
         "`bench/fuzz.py`: {rows[read]:,} mutated files read and {rows[refused]:,} refused, no row unaccounted for",
         "fuzz",
+    ),
+    Promise(
+        "A line far over the cap of 32 MiB, one of 10 MB, a million short ones: read in less memory than twice the cap",
+        f"{COMMAND} lines",
+        "{held} of {tried} files, of up to {longest_bytes:,} bytes and {most_lines:,} lines; at most {peak_mib} MiB; a"
+        " line of letters that just fits takes {fitting_mib} MiB",
+        "reliability-lines",
+    ),
+    Promise(
+        "What comes from a hub is what it declared, or is refused and not kept",
+        "tests/test_hub.py",
+        "size and hash, of small files and of weights, whatever the way",
     ),
     Promise(
         "Nonsense is refused before the first step: rows that teach nothing, stop tokens that are not learned, tokens"

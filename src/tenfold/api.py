@@ -28,6 +28,7 @@ from tenfold.job.fit import learned
 from tenfold.ledger import Row, default_ledger_path, feedback, open_ledger
 from tenfold.machine import MEMORY_MARGIN, Machine, find_machines, fresh_prices
 from tenfold.planner import Plan, VocabularySizes, check_warm_start, compare_sizes, make_plan, plan_vocabulary
+from tenfold.processes import check_alone
 from tenfold.recipe import Recipe, WarmStartWish, load_recipe, recipe_from_dict
 from tenfold.shape import Shape, read_shape
 from tenfold.workload import Workload
@@ -186,6 +187,7 @@ def read_dataset(recipe: Recipe, shape: Shape) -> tuple[Dataset, Tokenizer]:
 
 def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float = 0.0) -> Receipt:
     """Execute a plan, or continue it; see `tenfold.run.train.train`. `age_seconds`: since when it is billed."""
+    check_alone()
     started = time.monotonic()
     from tenfold.run.train import train as run_train
 

@@ -107,6 +107,9 @@ def check(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = Fal
 @app.command()
 def train(recipe: RecipePath, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Execute a plan, or continue it where it stopped; write adapter, receipt and ledger row."""
+    from tenfold.processes import check_alone
+
+    check_alone()  # before a plan is made, which several would make one after the other
     receipt = _train(_plan(recipe, overrides), as_json)
     _show(receipt.model_dump(mode="json") if as_json else receipt)
 

@@ -62,5 +62,9 @@ class NoEffect(InputError):
     """A cut was asked for that changes nothing on this model: a paid-for no-op would be a false receipt."""
 
 
+class LossSpike(TenfoldError):
+    """The loss of a step was far above those before, and the recipe says stop; a checkpoint is saved behind it."""
+
+
 class NotFinite(TenfoldError):
     """The loss or a gradient is NaN or Inf; training stopped before the update."""

@@ -37,7 +37,7 @@ QuantityName = Literal[
 ]
 Unit = Literal["bytes", "seconds", "steps", "tokens", "usd"]
 Part = Literal["import", "load", "warm_start", "tokenise", "check", "train", "evaluate", "checkpoint", "save"]
-EventKind = Literal["resumed", "smaller_step", "note"]
+EventKind = Literal["resumed", "smaller_step", "loss_spike", "note"]
 Evidence = Literal["measured", "extrapolated", "predicted"]
 Verdict = Literal["ok", "warning", "refusal", "left_out"]
 

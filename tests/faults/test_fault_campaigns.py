@@ -17,6 +17,7 @@ from faults.promises import SECTIONS
 ROOT = Path(__file__).resolve().parents[2]
 COUNTS = {
     "kills": 3, "crash-points": 0, "points": 6, "resumes": 2, "damages": 4, "flips": 300, "signals": 5, "budgets": 300,
+    "lines": 100_000,
 }  # fmt: skip
 """Crash points: of ledger and receipt alone, those of files and checkpoints have tests of their own."""
 
@@ -25,7 +26,7 @@ COUNTS = {
 def test_campaign(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "bench" / "reliability.py"), "--only", name, f"--{name}", str(COUNTS[name])]
     done = subprocess.run(
-        [*command, "--seed", "7", "--out", str(tmp_path)], capture_output=True, text=True, check=False, timeout=300,
+        [*command, "--seed", "7", "--out", str(tmp_path)], capture_output=True, text=True, check=False, timeout=600,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from fault_runs import Died, die_at, plan_of, same_weights, weights
 
 import tenfold
@@ -68,7 +72,7 @@ def test_a_closed_terminal_ends_no_run(tmp_path: Path) -> None:
     with stepping(tmp_path, recipe) as process:
         assert process.stderr is not None
         process.stderr.close()
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=600) == 0
     assert Receipt.read(tmp_path / "run" / "receipt.json").status == "done"
 
 
@@ -148,3 +152,13 @@ def test_other_weights_in_a_checkpoint_are_refused(stopped, tmp_path: Path, monk
     monkeypatch.undo()
     tenfold.train(stopped)
     assert weights(tmp_path, "parts").keys() == weights(tmp_path, "whole").keys()
+
+
+@pytest.mark.parametrize(("files", "code"), [(64, 0), (4, None)], ids=["enough", "control: too few to begin"])
+def test_few_open_files_are_enough(files: int, code: int | None, tmp_path: Path) -> None:
+    """Rows are laid out in the run's own process: there are no workers, and no shared memory that they would fill."""
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(make_recipe(tmp_path, train={"max_steps": 2, "epochs": None})))
+    command = f"ulimit -n {files}; exec {shlex.join([sys.executable, '-m', 'tenfold', 'train', 'recipe.yaml'])}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert (done.returncode == 0) == (code == 0), done.stderr
+    assert (tmp_path / "run" / "receipt.json").exists() == (code == 0)

@@ -51,6 +51,8 @@ BAD = [
     ("train: {shuffle: no}", "train.shuffle: found 'no' (text), expected true or false"),
     ("train: {shuffle: 1}", "train.shuffle: found 1 (number), expected true or false"),
     ("train: {schedule: cosin}", "train.schedule: found 'cosin' (text), expected linear, cosine or constant"),
+    ("train: {on_loss_spike: rollback}", "train.on_loss_spike: found 'rollback' (text), expected record, stop or skip"),
+    ("loss_watchdog_threshold: 5.0", "found 5.0 (number); a loss is held against those before it; write train.on_loss_sp"),
     ("train: {beta2: 1}", "train.beta2: found 1 (number), expected a number of at least 0 and below 1"),
     ("train: {dtype: float16}", "train.dtype: found 'float16' (text), expected auto, float32 or bfloat16"),
     ("train: 5", "recipe.yaml:4: train: found 5 (number), expected a section with keys such as epochs, max_steps"),
@@ -256,7 +258,7 @@ def test_hostile_texts_are_refused_in_a_second(text: str) -> None:
     began = time.process_time()
     with pytest.raises(InputError) as caught:
         parse_recipe(text)
-    assert time.process_time() - began < 2  # a second, doubled for a busy computer
+    assert time.process_time() - began < 5  # a second of an idle computer; where they work, such texts take minutes
     assert len(str(caught.value)) < 20_000
 
 

@@ -111,7 +111,7 @@ ALIASES = [
     ("usd_per_hour: 2", "machine: {usd_per_hour: 2}"),
     ("model_revision: main", "model: {name: tiny, revision: main}"),
     ("metric_for_best_model: eval_accuracy", "quality: {metric: accuracy}"),
-    ("load_in_4bit: false\nfp16:\noptim: adamw_torch\ntrain_on_inputs: false\ndo_train: true\nflash_attention:", ""),
+    ("load_in_4bit: false\nfp16:\noptim: adamw_torch\ntrain_on_inputs: false\ndo_train: true\nflash_attention:\nloss_watchdog_threshold:", ""),
     ("optim: adamw_torch_fused", "train: {optimizer: adamw}"),
     ("optim: adamw_bnb_8bit", "train: {optimizer: adamw_8bit}"),
     ("optimizer:\nadam_beta2: 0.99", "train: {beta2: 0.99}"),

@@ -179,7 +179,7 @@ def test_killed_at_every_operation(tmp_path: Path) -> None:
     """Whatever the point, the newest usable state is the old one or the new one; a naive writer fails the same test."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(CRASHES), "checkpoint", str(tmp_path)],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=600,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

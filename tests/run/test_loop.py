@@ -55,7 +55,7 @@ def events_of(monkeypatch: pytest.MonkeyPatch, stop_after: int = STEPS) -> list[
 
     train_steps(
         replace(rig, layout=layout, backpropagate=backward), rows, make_schedule(wish, len(rows), 1e-3), optimizer,
-        first_step=0, max_gradient_norm=1.0, after_step=after_step, tell=events.append,
+        first_step=0, max_gradient_norm=1.0, admit=lambda *step: True, after_step=after_step, tell=events.append,
     )  # fmt: skip
     return events
 

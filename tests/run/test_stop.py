@@ -30,8 +30,9 @@ def save():
     with (folder / "state").open("w", buffering=1) as file:
         for part in range(20):
             file.write(f"{part} ")
-            print("saving", flush=True) if part == 2 else None
-            time.sleep(0.01)
+            if part == 2:
+                print("saving", flush=True)
+                sys.stdin.readline()  # until the signals have been sent
         file.write("whole")
 
 if how == "unguarded":
@@ -39,7 +40,7 @@ if how == "unguarded":
 try:
     with StopRequest() as stop:
         print("ready", flush=True)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 300
         while stop.requested is None and time.monotonic() < deadline:
             time.sleep(0.005)
         save()
@@ -54,7 +55,7 @@ def run_child(tmp_path: Path, first: str, while_saving: list[str], how: str = "p
     """Exit code, last line, and what the child saved."""
     with subprocess.Popen(
         [sys.executable, "-W", "error", "-c", CHILD, str(tmp_path), how],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     ) as child:  # fmt: skip
         assert child.stdout is not None
@@ -65,7 +66,7 @@ def run_child(tmp_path: Path, first: str, while_saving: list[str], how: str = "p
         assert child.stdout.readline() == "saving\n"
         for name in while_saving:
             child.send_signal(signal.Signals[name])
-        out, _ = child.communicate(timeout=30)
+        out, _ = child.communicate("\n", timeout=600)
         return child.returncode, out.strip(), (tmp_path / "state").read_text()
 
 

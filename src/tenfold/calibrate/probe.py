@@ -180,6 +180,7 @@ def _time_steps(probe: Probe, rig: Rig, enough_seconds: float, warm_steps: int) 
         make_optimizer(rig, wish),
         first_step=0,
         max_gradient_norm=1.0,
+        admit=lambda *step: True,
         after_step=after_step,
         tell=_refuse_to_shrink,
     )

@@ -6,12 +6,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from tenfold.data.account import Rejection, place, shown
 from tenfold.errors import InputError
 
 LINE_CAP_BYTES = 32 * 2**20
 """The longest line read, so that a file without newlines cannot fill the memory. About 8 million tokens of text."""
+
+PIECE_BYTES = 2**20
+"""A longer line is read piece by piece: one that turns out to be over the cap is never held twice."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -65,16 +69,27 @@ def byte_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
     """(1-based number, line with its newline), without the byte order mark; None for a line over the cap."""
     with path.open("rb") as file:
         number = 0
-        while line := file.readline(LINE_CAP_BYTES + 1):
+        while line := file.readline(PIECE_BYTES):
             number += 1
-            if number == 1:
+            if not line.endswith(b"\n"):
+                line = _whole_line(line, file)
+            if number == 1 and line is not None:
                 line = line.removeprefix(BYTE_ORDER_MARK)
-            if len(line) > LINE_CAP_BYTES and not line.endswith(b"\n"):
-                while (more := file.readline(LINE_CAP_BYTES)) and not more.endswith(b"\n"):
-                    pass
-                yield number, None
-            else:
-                yield number, line
+            yield number, line if line is None or len(line) - line.endswith(b"\n") <= LINE_CAP_BYTES else None
+
+
+def _whole_line(first: bytes, file: BinaryIO) -> bytes | None:
+    """A line that begins with `first`; None, and no longer held, as soon as it is over the cap."""
+    pieces, length_bytes = [first], len(first)
+    while piece := file.readline(PIECE_BYTES):
+        length_bytes += len(piece)
+        if length_bytes <= LINE_CAP_BYTES + 1:
+            pieces.append(piece)
+        else:
+            pieces.clear()
+        if piece.endswith(b"\n"):
+            break
+    return b"".join(pieces) if length_bytes <= LINE_CAP_BYTES + 1 else None
 
 
 def json_lines(path: Path, source: str) -> Iterator[Row | Rejection]:

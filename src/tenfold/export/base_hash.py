@@ -8,6 +8,7 @@ import mmap
 from pathlib import Path
 
 from tenfold.errors import InputError
+from tenfold.hub import CONFIG, CONFIG_SECONDS, INDEX, OutOfReach, fetch, fetch_weights, hub
 
 CHUNK_BYTES = 64 * 2**20
 """Bytes hashed at once: large enough for full speed, small beside any model."""
@@ -51,15 +52,19 @@ def _entries(path: Path) -> dict[str, tuple[str, list[int], int, int]]:
 
 
 def model_folder(name: str, revision: str | None = None) -> Path:
-    """The folder on disk that holds the files of a model: itself, or its snapshot in the Hugging Face cache."""
+    """The folder on disk that holds the files of a model: itself, or its snapshot in the Hugging Face cache.
+
+    What the cache lacks of its weights is downloaded. Raises InputError if that cannot be done.
+    """
     if Path(name).is_dir():
         return Path(name)
-    from transformers.utils.hub import cached_file
-
     try:
-        found = cached_file(name, "config.json", revision=revision)
-    except OSError:
-        found = None
-    if found is None:
-        raise InputError(f"model: {name!r} is neither a folder nor a cached Hugging Face model")
-    return Path(found).parent
+        found = fetch(name, CONFIG, revision, CONFIG_SECONDS)
+        if found is not None:
+            fetch_weights(name, found.parent)
+            return found.parent
+    except OutOfReach as error:
+        raise InputError(f"model: {name!r}: its weights cannot be had: {hub()} {error}; run this again") from None
+    except (KeyError, TypeError, ValueError):
+        raise InputError(f"model: {name!r}: its {INDEX} is no index of weight files; choose another revision") from None
+    raise InputError(f"model: {name!r} is neither a folder nor a model on the Hugging Face hub or in its cache")

@@ -14,6 +14,7 @@ from tenfold.data.tokenize import target_bytes
 from tenfold.errors import InputError
 from tenfold.ledger import open_ledger, spent_row
 from tenfold.planner import Plan, baseline_epochs
+from tenfold.processes import check_alone
 from tenfold.prove.baseline import run_naive, run_peer
 from tenfold.prove.exchange import BaselineRequest, BaselineResult, write_rows
 from tenfold.receipt import Baseline, Quality, Receipt
@@ -35,6 +36,7 @@ def prove_receipt(path: Path, kind: str, minutes: float | None) -> Receipt:
     """
     if kind not in ("naive", "peer"):
         raise InputError(f"--baseline: found {kind!r}, expected naive or peer")
+    check_alone()
     receipt = Receipt.read(path)
     try:
         plan = Plan.model_validate(receipt.plan)

@@ -296,6 +296,7 @@ IN_SECTION: Mapping[str, str] = {"r": "cuts.lora.rank"}
 _DOUBLE_NF4 = "nf4 is always doubly quantized; remove it"
 _MICRO_BATCH = "evaluation uses train.micro_batch_size; remove it"
 _WHOLE_GROUPS = "heads that share keys and values go together; write cuts.warm_start.num_attention_heads"
+_ON_SPIKE = "a loss is held against those before it; write train.on_loss_spike: stop"
 _OWN_CODE = "it is read from the model's config.json; remove it"
 
 NEEDLESS: Mapping[str, Needless] = {
@@ -322,6 +323,7 @@ NEEDLESS: Mapping[str, Needless] = {
     "evals_per_epoch": Needless((1, None), "write train.eval_every_steps"),
     "saves_per_epoch": Needless((None,), "write train.save_every_steps"),
     "strict": Needless((False, None), "unknown keys are always refused; remove it"),
+    **{f"loss_watchdog_{name}": Needless((None,), _ON_SPIKE) for name in ("threshold", "patience")},
     "deepspeed": Needless((None,), "tenfold does not use DeepSpeed; remove it"),
     "fsdp": Needless((None,), "tenfold trains in one process; remove it"),
     "fsdp_config": Needless((None,), "tenfold trains in one process; remove it"),

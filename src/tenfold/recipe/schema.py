@@ -220,7 +220,10 @@ class TrainWish(Wish):
 
     epochs: float = Field(default=3.0, strict=True, gt=0, le=10_000, description="Passes over the data.", examples=[3])
     max_steps: Count | None = Field(default=None, description="Optimizer steps, instead of epochs.", examples=[100])
-    batch_size: Rows = Field(default=32, description="Rows per optimizer step: micro_batch_size x accumulation steps.")
+    batch_size: Rows = Field(
+        default=32,
+        description="Rows per optimizer step, fewer in the last of an epoch: micro_batch_size x accumulation steps.",
+    )
     micro_batch_size: Rows | None = Field(
         default=None, description="Rows computed at once; null lets the planner choose."
     )
@@ -258,6 +261,11 @@ class TrainWish(Wish):
         gt=0,
         le=1e6,
         description="Gradients are clipped to this norm; null turns clipping off.",
+    )
+    on_loss_spike: Literal["record", "stop", "skip"] = Field(
+        default="record",
+        description="A step whose loss is far above those before it: recorded and learned from; or left out, and the"
+        " run stops behind it or goes on.",
     )
     dropout: Share | None = Field(
         default=None, description="Dropout of the model itself; null keeps what its configuration says.", examples=[0.0]

@@ -27,10 +27,10 @@ def recipe_sha256(recipe: Recipe) -> str:
 
 def training_sha256(recipe: Recipe) -> str:
     """SHA-256 of the settings that decide the weights: a run may go on at another price, with another budget, output,
-    or way of being watched."""
+    way of being watched, or answer to a spike of its loss, which its receipt then names."""
     settings = recipe.model_dump(mode="json", exclude={"budget", "output"})
     settings["machine"] = settings["machine"]["name"]
-    for name in ("keep_checkpoints", "log_every_steps", "save_every_steps"):
+    for name in ("keep_checkpoints", "log_every_steps", "on_loss_spike", "save_every_steps"):
         settings["train"].pop(name, None)
     return _sha256(settings)
 

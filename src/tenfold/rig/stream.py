@@ -19,10 +19,9 @@ from safetensors import safe_open
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
+from tenfold.hub import INDEX, WEIGHTS
 from tenfold.rig.rig import Source
 from tenfold.rig.stored_linear import StoredLinear
-
-WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 OLD_TABLES = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$")
 """Tensors of old files that transformers makes anew and leaves unread."""

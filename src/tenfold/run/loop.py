@@ -46,13 +46,15 @@ def train_steps(
     *,
     first_step: int,
     max_gradient_norm: float | None,
+    admit: Callable[[int, float, Sequence[Sample]], bool],
     after_step: Callable[[StepReport], bool],
     tell: Callable[[str], None],
 ) -> None:
     """Train from `first_step` (0, or where a checkpoint stopped) to the schedule's end.
 
-    `after_step` sees each step's report and may evaluate, save, or return False to stop; `tell` hears of smaller
-    micro-batches after a lack of memory. Raises NotFinite before an update that a NaN or Inf would poison.
+    `admit` sees each step's number, loss and rows before its update, and may return False to leave the update out;
+    `after_step` sees its report and may evaluate, save, or return False to stop; `tell` hears of smaller micro-batches
+    after a lack of memory. Raises NotFinite before an update that a NaN or Inf would poison.
     """
     weights = [weight for _, weight in rig.trainable]
     rig.model.train()
@@ -71,7 +73,8 @@ def train_steps(
         if not (math.isfinite(mean_loss) and math.isfinite(gradient_norm)):
             raise NotFinite(_not_finite(step, mean_loss, gradient_norm, rows))
 
-        optimizer.step()
+        if admit(step + 1, mean_loss, rows):
+            optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
         report = StepReport(
@@ -130,8 +133,13 @@ def accumulate(
 
 
 def _not_finite(step: int, loss: float, norm: float, rows: Sequence[Sample]) -> str:
-    named = ", ".join(f"{row.source}:{row.line}" for row in rows[:3])
     return (
-        f"step {step + 1}: loss {loss}, gradient norm {norm}; stopped before the update. Rows: {named}"
-        f"{', ...' if len(rows) > 3 else ''}. Lower train.learning_rate or look at these rows"
+        f"step {step + 1}: loss {loss}, gradient norm {norm}; stopped before the update. Rows: {name_rows(rows)}. Lower"
+        " train.learning_rate or look at these rows"
     )
+
+
+def name_rows(rows: Sequence[Sample]) -> str:
+    """Where the first three of the rows stand."""
+    named = ", ".join(f"{row.source}:{row.line}" for row in rows[:3])
+    return f"{named}{', ...' if len(rows) > 3 else ''}"

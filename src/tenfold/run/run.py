@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from tenfold.data.dataset import Dataset
+from tenfold.data.tokenize import Sample
 from tenfold.errors import InputError, NotFinite, TenfoldError
 from tenfold.export.adapter import save_adapter
 from tenfold.export.merge import save_model
@@ -25,9 +26,10 @@ from tenfold.run.environment import differences, environment
 from tenfold.run.evaluate import StoppedError, evaluate_in_memory
 from tenfold.run.events import Event, Observer
 from tenfold.run.lock import CLAIM
-from tenfold.run.loop import StepReport
+from tenfold.run.loop import StepReport, name_rows
 from tenfold.run.meter import Meter
 from tenfold.run.schedule import Schedule
+from tenfold.run.spikes import WINDOW, spike_factor
 from tenfold.run.stop import StopRequest
 from tenfold.run.tally import Spent, Tally
 
@@ -51,10 +53,14 @@ class Progress:
     events: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     checks: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     """What was found before the first step."""
+    recent_losses: list[float] = field(default_factory=list[float])
+    """Of the last steps that were learned from, the newest last."""
+    left_out: int = 0
+    """Steps in a row, up to this one, whose updates were left out for a spike of their loss."""
 
 
 class Run:
-    """One run in progress. `after_step` is what the loop calls; the rest is called before and after it."""
+    """One run in progress. `admit` and `after_step` are what the loop calls; the rest is called before and after."""
 
     def __init__(
         self,
@@ -77,7 +83,7 @@ class Run:
         self.optimizer: torch.optim.Optimizer | None = None
         self.progress = Progress()
         self.ended_because: str | None = None
-        """None: all steps done. "budget" or the name of a signal otherwise."""
+        """None: all steps done. "budget", "loss_spike" or the name of a signal otherwise."""
         self.retained: float | None = None
         """The score of `base.old_domain` at the end, where there is one."""
         self.saved_step = -1
@@ -93,6 +99,20 @@ class Run:
                 self.observers = [other for other in self.observers if other is not observer]
                 self._keep("note", f"progress is no longer shown or tracked in one place: {error.strerror or error}")
 
+    def admit(self, step: int, loss: float, rows: Sequence[Sample]) -> bool:
+        """Whether a step, whose loss is known, is to be learned from: a spike only where the recipe just records it."""
+        progress, wish = self.progress, self.recipe.train.on_loss_spike
+        factor = spike_factor(loss, progress.recent_losses)
+        learned = factor is None or wish == "record"
+        if factor is not None:
+            text = f"step {step}: loss {loss:.4g}, {factor:.3g} times the median before it; "
+            text += "learned from" if learned else "its update is left out"
+            self.note("loss_spike", f"{text}. Rows: {name_rows(rows)}")
+        progress.left_out = 0 if learned else progress.left_out + 1
+        if learned:
+            progress.recent_losses = [*progress.recent_losses, loss][-WINDOW:]
+        return learned
+
     def after_step(self, report: StepReport) -> bool:
         """Account for a step; evaluate and save when due. False when the run has to stop here."""
         progress, self.rig = self.progress, report.rig
@@ -107,7 +127,7 @@ class Run:
         stopped = self.evaluate() if self._evaluation_due(report.step) else None
         if stopped is None and wish.save_every_steps is not None and report.step % wish.save_every_steps == 0:
             self.save()
-        reason = stopped or self.why_stop(self._next_seconds(report.seconds))
+        reason = stopped or self._spiked() or self.why_stop(self._next_seconds(report.seconds))
         if reason is not None and (report.step < self.schedule.total_steps or stopped is not None):
             self.ended_because = reason
             self.save()
@@ -295,6 +315,11 @@ class Run:
         if every is None:
             return self.schedule.epoch_ends_after(step - 1)
         return step % every == 0 or step == self.schedule.total_steps
+
+    def _spiked(self) -> str | None:
+        """ "loss_spike" after one where the recipe says stop, or after so many in a row that the loss is no spike."""
+        most = 1 if self.recipe.train.on_loss_spike == "stop" else WINDOW
+        return "loss_spike" if self.progress.left_out >= most else None
 
     def _next_seconds(self, step_seconds: float) -> float:
         """What another step takes, with the evaluation due after it."""

@@ -18,9 +18,10 @@ from tenfold.checks import Paper, check_paper, refuse
 from tenfold.checks.paper import EXAMPLES
 from tenfold.checks.preflight import check_rig
 from tenfold.cuts import FineTune, WarmStart, cut_from_dict, on_rig
-from tenfold.data import Dataset, Tokenizer, check_vocabulary, first_examples, load_dataset
+from tenfold.data import Dataset, Tokenizer, first_examples, load_dataset
 from tenfold.durable import remove_folder
-from tenfold.errors import BudgetReached, InputError, Interrupted, OutOfMemory, Preempted, TenfoldError
+from tenfold.errors import BudgetReached, InputError, Interrupted, LossSpike, OutOfMemory, Preempted, TenfoldError
+from tenfold.export.base_hash import model_folder
 from tenfold.ledger import Ledger, open_ledger, spent_row
 from tenfold.planner import Plan
 from tenfold.receipt import Finding, Receipt, Status
@@ -47,9 +48,9 @@ def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float 
     """Execute `plan`, or continue it where its output folder stopped; write the receipt and a ledger row.
 
     A run that is finished is not run again: its receipt comes back as it is. `age_seconds`: how long what is billed has
-    been going on already. Raises BudgetReached, Preempted or Interrupted after saving a checkpoint (the last two at
-    once while it loads), NotFinite before a poisoned update, OutOfMemory, or InputError; but for the last, a run that
-    began leaves a receipt and a row.
+    been going on already. Raises BudgetReached, LossSpike, Preempted or Interrupted after saving a checkpoint (the last
+    two at once while it loads), NotFinite before a poisoned update, OutOfMemory, or InputError; but for the last, a run
+    that began leaves a receipt and a row.
     """
     folder = Path(plan.recipe.output.folder)
     started_at = datetime.now(UTC)
@@ -222,7 +223,6 @@ def _prepare(
     with meter.part("tokenise"):
         tokenizer = Tokenizer.from_transformers(source.name, source.revision)
         dataset = load_dataset(recipe, tokenizer, plan.shape.max_positions)
-        check_vocabulary((*dataset.train, *dataset.evaluation), tokenizer, plan.shape.vocab_size, source.name)
     with meter.part("check"):
         findings = _check_rows(plan, dataset, tokenizer, source.name) if fresh else ()
     with meter.part("load"):
@@ -267,6 +267,7 @@ def checked_model(plan: Plan, dataset: Dataset, tokenizer: Tokenizer, limit_seco
     started = time.monotonic()
     torch.manual_seed(recipe.train.seed)
     source = Source(recipe.model.name, recipe.model.revision)
+    model_folder(source.name, source.revision)  # what has to be downloaded is held to what was declared
     rig = _build(plan, source, dataset, tokenizer, device_of(plan))
     return check_rig(rig, dataset.train, limit_seconds - (time.monotonic() - started))
 
@@ -300,6 +301,7 @@ def _train(run: Run, saved: SavedState | None) -> Status:
                 run.optimizer,
                 first_step=run.progress.step,
                 max_gradient_norm=run.recipe.train.max_grad_norm,
+                admit=run.admit,
                 after_step=run.after_step,
                 tell=lambda text: run.note("smaller_step", text),
             )
@@ -308,7 +310,12 @@ def _train(run: Run, saved: SavedState | None) -> Status:
         run.save()
         run.measure_retention()
         return "done"
-    return {"budget": "stopped_at_budget", "SIGINT": "interrupted"}.get(run.ended_because, "preempted")  # type: ignore[return-value]
+    statuses: dict[str, Status] = {
+        "budget": "stopped_at_budget",
+        "SIGINT": "interrupted",
+        "loss_spike": "failed",
+    }
+    return statuses.get(run.ended_because, "preempted")
 
 
 def _begin(run: Run) -> None:
@@ -330,6 +337,9 @@ def _unfinished(run: Run) -> TenfoldError:
     again = "run the same `tenfold train` to continue"
     if run.ended_because == "budget":
         return BudgetReached(f"budget reached at {where}; raise it and {again}")
+    if run.ended_because == "loss_spike":
+        spike = next(event["text"] for event in reversed(run.progress.events) if event["kind"] == "loss_spike")
+        return LossSpike(f"{spike}. Stopped behind it at {where}; look at these rows, and {again} without them")
     if run.ended_because == "SIGINT":
         return Interrupted(f"interrupted at {where}; {again}")
     return Preempted(f"{run.ended_because} at {where}; {again}")

@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tenfold.errors import InputError
-from tenfold.hub import CONFIG_SECONDS, OutOfReach, fetch, hub, is_known, offline
+from tenfold.hub import CONFIG, CONFIG_SECONDS, INDEX, WEIGHTS, OutOfReach, fetch, hub, is_known, offline
 from tenfold.shape.shape import Shape, Stored, shape_from_config
-
-CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 LONGEST_HEADER_BYTES = 100_000_000
 """The safetensors format's own limit."""
