@@ -23,7 +23,8 @@ HEAD = """# Predicted beside measured
 `python bench/plan_accuracy.py table` writes this page from the rows under `bench/results/`; `cpu` measures, `fit` fits
 the shipped rates. Cold: the rates are fitted to the rows of all other shapes, starting from a guess, so that no row of
 a shape helped to foretell it. Calibrated: by the rates that `tenfold calibrate` measured on the same computer, which
-saw none of these rows.
+saw none of these rows. Memory is foretold of the engine that was measured: until 2026-11-27 the loss held the gradient
+of a chunk while it made the next (`held_gradient_bytes` of bench/accuracy/predict.py), and plans count it no more.
 """
 
 
