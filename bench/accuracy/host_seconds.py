@@ -20,6 +20,7 @@ from typing import Any
 import torch
 import transformers
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
@@ -41,6 +42,9 @@ FREE = {
 WIDTH, TOKENS, LAYERS, REPETITIONS = 64, 2, 40, 300
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
         "num_hidden_layers": 8, "n_embd": 32, "n_head": 2, "n_layer": 8, "vocab_size": 256}  # fmt: skip
+
+
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 class Counter(TorchDispatchMode):
@@ -102,7 +106,23 @@ def of_model(name: str) -> dict[str, float]:
     kind = transformers.AutoModel if name.startswith("bert") else transformers.AutoModelForCausalLM
     model = kind.from_config(transformers.AutoConfig.for_model(**config)).train()
     ids = torch.randint(1, 200, (2, TOKENS))
-    return passes(lambda: model(input_ids=ids)[0], list(model.parameters()))
+    return passes(lambda: model(input_ids=ids, use_cache=False)[0], list(model.parameters()))
+
+
+def of_attention(name: str, module: str) -> dict[str, float]:
+    """Of the first block's attention in a tiny model of a family, called as its block calls it."""
+    config = SHAPES[name] | {key: value for key, value in TINY.items() if key in SHAPES[name]}
+    kind = transformers.AutoModel if name.startswith("bert") else transformers.AutoModelForCausalLM
+    model = kind.from_config(transformers.AutoConfig.for_model(**config | NO_DROPOUT)).train()
+    attention = model.get_submodule(module)
+    called: list[tuple[Any, Any]] = []
+    hook = attention.register_forward_pre_hook(lambda _, args, kwargs: called.append((args, kwargs)), with_kwargs=True)
+    model(input_ids=torch.randint(1, 200, (2, TOKENS)), use_cache=False)
+    hook.remove()
+    args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.detach, called[0])
+    hidden = args[0] if args else kwargs["hidden_states"]
+    hidden.requires_grad_()
+    return passes(lambda: attention(*args, **kwargs)[0], list(attention.parameters()))
 
 
 def frozen() -> torch.nn.Linear:
@@ -128,7 +148,14 @@ def main() -> None:
         name: (one["backward_us"] / one["backward_launches"]) / (one["forward_us"] / one["forward_launches"])
         for name, one in models.items()
     }
-    layers = {"adapter": of_layer(lambda: AdaptedLinear(frozen(), lora))}
+    layers = {
+        "attention of llama": of_attention("llama-1b", "model.layers.0.self_attn"),
+        "attention of bert": of_attention("bert-base", "encoder.layer.0.attention.self"),
+    }
+    layers |= {
+        "linear": of_layer(lambda: torch.nn.Linear(WIDTH, WIDTH)),
+        "adapter": of_layer(lambda: AdaptedLinear(frozen(), lora)),
+    }
     for name in ("nf4", "int8"):
         layers[f"adapter on {name}"] = of_layer(lambda kept=STORAGES[name]: AdaptedLinear(stored(kept), lora))
     beyond = {

@@ -6,12 +6,14 @@ against it on every family in tests/job/test_launches.py.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import ceil
 from typing import NamedTuple
 
 from tenfold.job.activations import WRITTEN_OUT_GELU
 from tenfold.job.flops import attention_is_written_out
 from tenfold.job.job import Job
+from tenfold.shape import Shape
 
 BACKWARD_SHARE = 0.45
 """Host seconds of a launch in the backward pass beside one in the forward pass, where Python finds the operation and
@@ -37,6 +39,10 @@ PIECE_8BIT, SMALL_8BIT = 2**22, 2**12
 STORED = {"nf4": 9.0, "fp8": 3.0, "int8": 3.0}
 """To make one stored weight dense."""
 
+ATTENTION_CALL = 20.0
+"""What Python does around attention in a forward pass, in launches: it takes as long as 37 to 51 of the shortest
+operations on a CPU, and a launch on a GPU costs the driver's call as well, about as much again (ibid.)."""
+
 READS_A_NORM = {"q", "k", "v", "qkv", "gate", "up", "gate_up"}
 """Layers of a block that read the result of a norm."""
 
@@ -56,50 +62,55 @@ class Launches(NamedTuple):
 
 def block_launches(job: Job) -> Launches:
     """Of one block in one micro-batch, nothing recomputed."""
-    shape = job.shape
-    linears, adapted = len(shape.block_linears), len(job.adapted)
-    biases = 0 if job.adapted else sum(x.bias for x in shape.block_linears)
-    # a frozen layer passes its gradient on; one that learns makes its own, and that of its bias; an adapter eight in all
-    products = Launches(linears + 2 * adapted, 8 * adapted + (linears - adapted if adapted else 2 * linears + biases))
-    norm = Launches(6, 12 if job.adapted else 14) if shape.norm == "rms" else Launches(1, 1)
-    activation = Launches(2, 2) if shape.gated_mlp else Launches(8, 10) if _writes_gelu(job) else Launches(1, 1)
-    found = products + Launches(*(_norms(job) * each for each in norm)) + activation
+    stored_as = (job.stored_as or "fp8") if job.quantized else None
+    layers = _layers_launches(job.shape, job.adapted, stored_as, job.dtype_bytes < 4, job.machine.vendor_kind)
+    return layers + _of_attention(job)
+
+
+@lru_cache(maxsize=512)
+def _layers_launches(
+    shape: Shape, adapted: tuple[str, ...], stored_as: str | None, narrow: bool, vendor_kind: str
+) -> Launches:
+    """Of a block's layers, whatever attention they have."""
+    linears = len(shape.block_linears)
+    biases = 0 if adapted else sum(x.bias for x in shape.block_linears)
+    # a frozen layer passes its gradient on, one that learns makes its own and its bias's; with an adapter it is eight
+    frozen = linears - len(adapted) if adapted else 2 * linears + biases
+    found = Launches(linears + 2 * len(adapted), 8 * len(adapted) + frozen)
+    norm = (6, 12 if adapted else 14) if shape.norm == "rms" else (1, 1)
+    found += (_norms(shape) * norm[0], _norms(shape) * norm[1])
+    found += (2, 2) if shape.gated_mlp else (8, 10) if _writes_gelu(shape) else (1, 1)
     found += (10, 14) if shape.rotary else (0, 0)
     found += (3, 9) if shape.norm == "rms" else (3, 5)  # attention, sums of residuals, sums of gradients
     if shape.hidden_dropout:
-        found += (2, 2) if job.machine.vendor_kind == "cuda" else (6, 2)
-    if job.quantized:
-        made = linears * STORED[job.stored_as or "fp8"]
-        found += (made, made)
-    return found + _casts(job) + _of_attention(job)
+        found += (2, 2) if vendor_kind == "cuda" else (6, 2)
+    if stored_as is not None:
+        found += (linears * STORED[stored_as], linears * STORED[stored_as])
+    return found + _casts(shape, adapted, vendor_kind == "cuda") if narrow else found
 
 
-def _writes_gelu(job: Job) -> bool:
-    return not job.shape.gated_mlp and job.shape.activation in WRITTEN_OUT_GELU
+def _writes_gelu(shape: Shape) -> bool:
+    return not shape.gated_mlp and shape.activation in WRITTEN_OUT_GELU
 
 
-def _norms(job: Job) -> int:
-    return (4 if job.shape.post_norms else 2) + (2 if job.shape.qk_norm else 0)
+def _norms(shape: Shape) -> int:
+    return (4 if shape.post_norms else 2) + (2 if shape.qk_norm else 0)
 
 
-def _casts(job: Job) -> Launches:
+def _casts(shape: Shape, adapted: tuple[str, ...], on_gpu: bool) -> Launches:
     """What autocast and residual sums turn from one number format into the other, and gradients turn back."""
-    shape = job.shape
-    if job.dtype_bytes >= 4:
-        return Launches(0, 0)
     reading = sum(x.name in READS_A_NORM for x in shape.block_linears)
-    on_gpu = job.machine.vendor_kind == "cuda"
-    found = Launches(2, 4) if on_gpu and _writes_gelu(job) else Launches(0, 0)  # the power, widened on a GPU
-    if not job.adapted:  # narrow copies of weights, biases and wide residuals
+    found = Launches(2, 4) if on_gpu and _writes_gelu(shape) else Launches(0, 0)  # the power, widened on a GPU
+    if not adapted:  # narrow copies of weights, biases and wide residuals
         weights = sum(2 if x.bias else 1 for x in shape.block_linears)
-        rotated = (2, 4) if shape.rotary else (0, 0)
-        return found + (weights + reading, weights + reading + 2) + rotated
-    found += (2 * len(job.adapted), 2 * len(job.adapted))
+        found += (weights + reading, weights + reading + 2)
+        found += (2, 4) if shape.rotary else (0, 0)
+        return found
+    found += (2 * len(adapted), 2 * len(adapted))
     if shape.norm == "rms":
-        return found + (2 * _norms(job), 2 * _norms(job))
-    if on_gpu:  # it widens a layer norm's frozen weight and bias, and, before a block, its input
-        wide = 2 if shape.post_norm else 3
-        found += (wide * _norms(job) + reading, reading + 2)
+        found += (2 * _norms(shape), 2 * _norms(shape))
+    elif on_gpu:  # it widens a layer norm's frozen weight and bias, and, before a block, its input
+        found += ((2 if shape.post_norm else 3) * _norms(shape) + reading, reading + 2)
     return found
 
 
@@ -110,7 +121,7 @@ def _of_attention(job: Job) -> Launches:
         more = max(0.0, job.epoch.buckets / max(1.0, job.epoch.micro_batches) - 1)
         masks = 0.0 if job.shape.kind == "decoder" else 3.0
         each = BUCKET + VIEWS_OF_A_BUCKET
-        return found + (7 + masks + more * (each + masks), 13 + more * each)
+        return found + Launches(7 + masks + more * (each + masks), 13 + more * each)
     if job.largest.masked:  # grouped keys and values are repeated for kernels that take a mask
         found += (5, 3) if job.shape.kv_heads < job.shape.heads else (3, 0)
     return found
@@ -125,14 +136,22 @@ def end_launches(job: Job) -> Launches:
     return Launches(ENDS + masked + CHUNK * chunks, 0.0 if job.adapted else ENDS_LEARN)
 
 
+def forward_launches(job: Job) -> float:
+    """Of a forward pass of one micro-batch."""
+    if job.compiled:
+        return COMPILED_BLOCK / 3 * job.shape.layers + end_launches(job).forward
+    return (block_launches(job).forward + ATTENTION_CALL) * job.shape.layers + end_launches(job).forward
+
+
 def micro_batch_launches(job: Job) -> float:
     """Of one micro-batch, forward, backward and forward again where blocks are recomputed, in launches of a forward
     pass."""
     layers, ends = job.shape.layers, end_launches(job)
     if job.compiled:
-        return COMPILED_BLOCK * layers + ends.forward + BACKWARD_SHARE * ends.backward
+        again = COMPILED_BLOCK / 3 * job.recomputed_layers
+        return COMPILED_BLOCK * layers + again + ends.forward + BACKWARD_SHARE * ends.backward
     block = block_launches(job)
-    forward = (layers + job.recomputed_layers) * block.forward + ends.forward
+    forward = forward_launches(job) + job.recomputed_layers * (block.forward + ATTENTION_CALL)
     return forward + BACKWARD_SHARE * (layers * block.backward + ends.backward)
 
 
@@ -141,7 +160,7 @@ def accumulating_launches(job: Job) -> float:
     shape = job.shape
     if job.adapted:
         return BACKWARD_SHARE * len(job.adapted) * shape.layers
-    norm_tensors = _norms(job) * (1 if shape.norm == "rms" else 2)
+    norm_tensors = _norms(shape) * (1 if shape.norm == "rms" else 2)
     return BACKWARD_SHARE * shape.layers * (sum(2 if x.bias else 1 for x in shape.block_linears) + norm_tensors)
 
 
@@ -158,17 +177,25 @@ def update_launches(job: Job) -> float:
 
 def _launches_8bit(job: Job) -> float:
     """Piece by piece of every tensor."""
-    shape, rank = job.shape, job.adapter_rank
+    shape = job.shape
     if job.adapted:
-        sizes = [rank * width for x in shape.block_linears if x.name in job.adapted
-                 for width in (x.in_features, x.out_features)]  # fmt: skip
-        outside = [job.task_parameters, job.row_parameters]
+        outside = (job.task_parameters, job.row_parameters)
     else:
-        sizes = [size for x in shape.block_linears
-                 for size in (x.in_features * x.out_features, x.out_features if x.bias else 0)]  # fmt: skip
-        sizes += [shape.hidden_size] * _norms(job)
-        outside = [shape.embedding_parameters, 0 if shape.tied_embeddings else shape.head_parameters]
-    return sum(map(_launches_of_a_tensor, outside)) + shape.layers * sum(map(_launches_of_a_tensor, sizes))
+        outside = (shape.embedding_parameters, 0 if shape.tied_embeddings else shape.head_parameters)
+    return sum(map(_launches_of_a_tensor, outside)) + _block_launches_8bit(shape, job.adapted, job.adapter_rank)
+
+
+@lru_cache(maxsize=512)
+def _block_launches_8bit(shape: Shape, adapted: tuple[str, ...], rank: int) -> float:
+    """Of all blocks."""
+    if adapted:
+        wide = [x for x in shape.block_linears if x.name in adapted]
+        sizes = [rank * width for x in wide for width in (x.in_features, x.out_features)]
+    else:
+        sizes = [x.in_features * x.out_features for x in shape.block_linears]
+        sizes += [x.out_features for x in shape.block_linears if x.bias]
+        sizes += [shape.hidden_size] * _norms(shape)
+    return shape.layers * sum(map(_launches_of_a_tensor, sizes))
 
 
 def _launches_of_a_tensor(weights: float) -> float:

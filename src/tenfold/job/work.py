@@ -10,8 +10,7 @@ from tenfold.job.flops import attention_is_written_out, flops_by_part, frozen_fl
 from tenfold.job.job import Job
 from tenfold.job.launches import (
     accumulating_launches,
-    block_launches,
-    end_launches,
+    forward_launches,
     micro_batch_launches,
     update_launches,
 )
@@ -155,7 +154,7 @@ def evaluation_work(job: Job) -> Work:
         touched_bytes=0.0 if _is_compiled(job) else 0.5 * touched_bytes(job, every),
         adapter_bytes=share * _adapter_bytes(job) / 3,
         dequantized_bytes=share * _dequantized_bytes(job) / 2,
-        launches=micro_batches * (block_launches(job).forward * shape.layers + end_launches(job).forward),
+        launches=micro_batches * forward_launches(job),
         micro_batches=micro_batches,
         steps=0.0,
         tokens=tokens,
