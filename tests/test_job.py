@@ -82,7 +82,7 @@ LAYERS = {"num_hidden_layers", "n_layer", "n_layers"}
 def make_rig(family: str, rows: int, layers: int = 3) -> Rig:
     torch.manual_seed(0)
     named = FAMILIES[family].to_dict()
-    changed = dict.fromkeys(LAYERS & set(named), layers)
+    changed: dict[str, Any] = dict.fromkeys(LAYERS & set(named), layers)
     if named.get("layer_types"):
         changed["layer_types"] = [named["layer_types"][place % 3] for place in range(layers)]
     config = type(FAMILIES[family]).from_dict({**named, **changed, "num_labels": 3})

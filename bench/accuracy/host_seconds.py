@@ -102,7 +102,7 @@ def of_layer(make: Callable[[], Callable[[torch.Tensor], torch.Tensor]]) -> dict
 
 def of_model(name: str) -> dict[str, float]:
     """Of a tiny model of a family, float32."""
-    config = SHAPES[name] | {key: value for key, value in TINY.items() if key in SHAPES[name]}
+    config: Any = SHAPES[name] | {key: value for key, value in TINY.items() if key in SHAPES[name]}
     kind = transformers.AutoModel if name.startswith("bert") else transformers.AutoModelForCausalLM
     model = kind.from_config(transformers.AutoConfig.for_model(**config)).train()
     ids = torch.randint(1, 200, (2, TOKENS))
@@ -111,9 +111,9 @@ def of_model(name: str) -> dict[str, float]:
 
 def of_attention(name: str, module: str) -> dict[str, float]:
     """Of the first block's attention in a tiny model of a family, called as its block calls it."""
-    config = SHAPES[name] | {key: value for key, value in TINY.items() if key in SHAPES[name]}
+    config: Any = SHAPES[name] | {key: value for key, value in TINY.items() if key in SHAPES[name]}
     kind = transformers.AutoModel if name.startswith("bert") else transformers.AutoModelForCausalLM
-    model = kind.from_config(transformers.AutoConfig.for_model(**config | NO_DROPOUT)).train()
+    model = kind.from_config(transformers.AutoConfig.for_model(**(config | NO_DROPOUT))).train()
     attention = model.get_submodule(module)
     called: list[tuple[Any, Any]] = []
     hook = attention.register_forward_pre_hook(lambda _, args, kwargs: called.append((args, kwargs)), with_kwargs=True)

@@ -117,7 +117,7 @@ def test_a_block_launches_as_many_operations_as_on_paper(
 ) -> None:
     _as_on_a_gpu(monkeypatch)
     found = launched(family, COMBINATIONS[name])
-    assert on_paper_of(family, COMBINATIONS[name], "bfloat16") == pytest.approx(found, rel=TOLERANCE, abs=3)
+    assert on_paper_of(family, COMBINATIONS[name], "bfloat16") == pytest.approx(found, rel=TOLERANCE, abs=8)
 
 
 @pytest.mark.parametrize(("family", "name"), list(product(("llama", "qwen3", "gpt2", "bert"), ("full", "lora"))))

@@ -15,9 +15,9 @@ from tenfold.job.flops import attention_is_written_out
 from tenfold.job.job import Job
 from tenfold.shape import Shape
 
-BACKWARD_SHARE = 0.45
+BACKWARD_SHARE = 0.5
 """Host seconds of a launch in the backward pass beside one in the forward pass, where Python finds the operation and
-autograd notes it down: mean of four families, 0.42 to 0.49 (bench/results/host_seconds.json)."""
+autograd notes it down: mean of four families, 0.43 to 0.58 (bench/results/host_seconds.json)."""
 
 COMPILED_BLOCK = 73.0
 """Kernels of a compiled block, forward and backward: 1,171 in two micro-batches of eight blocks, their ends among them
@@ -39,8 +39,8 @@ PIECE_8BIT, SMALL_8BIT = 2**22, 2**12
 STORED = {"nf4": 9.0, "fp8": 3.0, "int8": 3.0}
 """To make one stored weight dense."""
 
-ATTENTION_CALL = 20.0
-"""What Python does around attention in a forward pass, in launches: it takes as long as 37 to 51 of the shortest
+ATTENTION_CALL = 16.0
+"""What Python does around attention in a forward pass, in launches: it takes as long as 26 to 38 of the shortest
 operations on a CPU, and a launch on a GPU costs the driver's call as well, about as much again (ibid.)."""
 
 READS_A_NORM = {"q", "k", "v", "qkv", "gate", "up", "gate_up"}

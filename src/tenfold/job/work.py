@@ -253,7 +253,7 @@ def _streamed_bytes(job: Job) -> float:
 
 
 LARGE_BYTES = 2**25
-"""glibc maps a block above it afresh, however often it was freed before: DEFAULT_MMAP_THRESHOLD_MAX of malloc.c."""
+"""glibc maps a block of it or more afresh, however often it was freed before: DEFAULT_MMAP_THRESHOLD_MAX of malloc.c."""
 
 
 def _paged_bytes(job: Job) -> float:
@@ -288,7 +288,7 @@ def _paged_of_a_weight(weights: float, sizes: tuple[int, ...]) -> float:
 
 def _large(numbers: float, sizes: tuple[int, ...]) -> float:
     """Of tensors of so many numbers, of these bytes a number each: a number's bytes in those that are large."""
-    return float(sum(size for size in sizes if numbers * size > LARGE_BYTES))
+    return float(sum(size for size in sizes if numbers * size >= LARGE_BYTES))
 
 
 def _casts(job: Job) -> float:
