@@ -253,7 +253,7 @@ def _streamed_bytes(job: Job) -> float:
 
 
 LARGE_BYTES = 2**25
-"""glibc maps a block of it or more afresh, however often it was freed before: DEFAULT_MMAP_THRESHOLD_MAX of malloc.c."""
+"""glibc maps a block of it or more afresh, however often one was freed before: DEFAULT_MMAP_THRESHOLD_MAX, malloc.c."""
 
 
 def _paged_bytes(job: Job) -> float:
