@@ -1,6 +1,7 @@
 """Predictions beside measurements: collected on a CPU, rates fitted, docs/plan-accuracy.md written.
 
-python bench/plan_accuracy.py cpu [--minutes 4]      # measure what has no row yet, stop in time; again to go on
+python bench/plan_accuracy.py cpu [--minutes 20]     # calibrate, then measure what has no row yet; stop in time
+python bench/plan_accuracy.py cpu --again            # all of it anew: a quarter of an hour on two quiet cores
 python bench/plan_accuracy.py calibrate              # tenfold calibrate on this computer, kept beside the rows
 python bench/plan_accuracy.py fit                    # the shipped rates of measured machines, from the rows
 python bench/plan_accuracy.py table                  # docs/plan-accuracy.md
@@ -26,9 +27,11 @@ sys.path.append(str(HERE / "accuracy"))
 from collect import Collection  # noqa: E402
 from configurations import CPU  # noqa: E402
 from evidence import write_evidence  # noqa: E402
+from recalibrate import definition  # noqa: E402
 from table import write_table  # noqa: E402
 
 from measure import RESULTS  # noqa: E402
+from tenfold.calibrate.probes import probes_of  # noqa: E402
 from tenfold.machine import local_machine  # noqa: E402
 
 MOST_DISTURBED = 0.08
@@ -39,10 +42,14 @@ LEG_SECONDS = 100.0
 
 
 def measure_cpu(arguments: argparse.Namespace) -> None:
-    """The configurations of CPU that have no row yet, each in processes of its own."""
+    """A calibration, and the configurations of CPU that have no row yet, each in processes of its own."""
+    if arguments.again:
+        arguments.out.unlink(missing_ok=True)
     collection = Collection(arguments.out, "plan-accuracy-cpu")
     collection.body.setdefault("date", datetime.date.today().isoformat())
     collection.body.setdefault("flops", dict(local_machine().flops))
+    if not collection.body.get("calibrations"):
+        calibrate_here(collection)
     started, longest = time.perf_counter(), 15.0
     for name in collection.missing([one.name for one in CPU]):
         if time.perf_counter() - started + longest > 60 * arguments.minutes:
@@ -69,13 +76,14 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
     print(f"{len(CPU) - len(left)} of {len(CPU)} measured: {arguments.out}")
 
 
-def calibrate_here(out: Path) -> None:
-    """Calibrate this computer, in a folder of this run's own."""
-    collection = Collection(out, "plan-accuracy-cpu")
+def calibrate_here(collection: Collection) -> None:
+    """Calibrate this computer, in a folder of this run's own; the row also holds what its probes are."""
+    definitions = [definition(probe) for probe in probes_of(local_machine())]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tenfold", "calibrate"]
         subprocess.run(command, env=os.environ | {"XDG_DATA_HOME": folder}, check=True)
-        collection.body["calibrations"] = [json.loads(path.read_text()) for path in Path(folder).rglob("*.json")]
+        found = [json.loads(path.read_text()) for path in Path(folder).rglob("*.json")]
+    collection.body["calibrations"] = [{**row, "definitions": definitions} for row in found]
     collection.save()
 
 
@@ -83,7 +91,8 @@ def main() -> None:
     """One of the verbs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("verb", choices=("cpu", "calibrate", "fit", "table"))
-    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--minutes", type=float, default=20.0)
+    parser.add_argument("--again", action="store_true", help="forget the rows that are there")
     parser.add_argument("--work", type=Path, default=Path("/tmp/tenfold-accuracy"))
     parser.add_argument("--out", type=Path, default=RESULTS / "plan_accuracy_cpu.json")
     arguments = parser.parse_args()
@@ -91,7 +100,7 @@ def main() -> None:
     if arguments.verb == "cpu":
         measure_cpu(arguments)
     elif arguments.verb == "calibrate":
-        calibrate_here(arguments.out)
+        calibrate_here(Collection(arguments.out, "plan-accuracy-cpu"))
     elif arguments.verb == "fit":
         write_evidence()
     else:

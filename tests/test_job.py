@@ -75,9 +75,17 @@ def rows_of(task: str, lengths: Sequence[int]) -> list[Sample]:
     return rows
 
 
-def make_rig(family: str, rows: int) -> Rig:
+LAYERS = {"num_hidden_layers", "n_layer", "n_layers"}
+"""What configurations call the number of their blocks."""
+
+
+def make_rig(family: str, rows: int, layers: int = 3) -> Rig:
     torch.manual_seed(0)
-    config = type(FAMILIES[family]).from_dict({**FAMILIES[family].to_dict(), "num_labels": 3})
+    named = FAMILIES[family].to_dict()
+    changed: dict[str, Any] = dict.fromkeys(LAYERS & set(named), layers)
+    if named.get("layer_types"):
+        changed["layer_types"] = [named["layer_types"][place % 3] for place in range(layers)]
+    config = type(FAMILIES[family]).from_dict({**named, **changed, "num_labels": 3})
     decoder = family in DECODERS
     kind = transformers.AutoModelForCausalLM if decoder else transformers.AutoModelForSequenceClassification
     model = kind.from_config(config, attn_implementation="sdpa")

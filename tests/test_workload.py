@@ -88,7 +88,7 @@ def test_packed_micro_batches_are_as_many_and_as_full_as_foretold(batch_rows: in
         for start in range(0, len(lengths), batch_rows):
             bins = first_fit_decreasing(lengths[start : start + batch_rows], tokens)
             count += len(bins)
-            pairs += sum(_buckets(rows)[1] for rows in bins)
+            pairs += sum(_buckets(rows)[2] for rows in bins)
             fullest = max(fullest, *map(sum, bins))
     workload = make_workload(lengths)
     epoch = workload.packed_epoch(batch_rows, tokens)
@@ -113,7 +113,7 @@ def test_buckets_are_those_of_the_rig(lengths: list[int]) -> None:
     buckets = segments.segment_rows(lengths).buckets
     cells = sum(bucket.valid.numel() for bucket in buckets)
     pairs = sum(bucket.valid.numel() * bucket.length for bucket in buckets)
-    assert _buckets(lengths) == (cells, pairs)
+    assert _buckets(lengths) == (len(buckets), cells, pairs)
 
 
 def test_the_largest_padded_micro_batch_has_the_longest_row() -> None:

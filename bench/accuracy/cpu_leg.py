@@ -137,6 +137,7 @@ def main() -> None:
                 "measured": measured(receipt),
                 "versions": receipt.versions,
                 "others_busy_cores": others,
+                "held_gradient": False,
             }  # fmt: skip
             out.write_text(json.dumps(row, indent=1))
             return

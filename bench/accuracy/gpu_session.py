@@ -73,6 +73,7 @@ def _row(configuration: OnGpu, machine: Any) -> dict[str, Any]:
         "cuts": [cut.to_dict() for cut in probe.cuts],
         "micro_rows": probe.micro_rows,
         "optimizer": probe.optimizer,
+        "held_gradient": False,
     }
     try:
         timed = run_probe(probe, machine, ENOUGH_SECONDS, warm_steps=4 if compiles else 2)

@@ -14,7 +14,7 @@ from configurations import Configuration
 from shapes import SHAPES
 from tenfold.calibrate.probe import Probe
 from tenfold.cuts import Checkpoint, cut_from_dict
-from tenfold.job import Job, Work, evaluation_work, peak_moment, seconds_on, training_work
+from tenfold.job import Job, Work, evaluation_work, moments, seconds_on, training_work
 from tenfold.job.fit import Observation, fit_efficiency
 from tenfold.job.seconds import process_seconds
 from tenfold.machine import Efficiency, Machine, gpus, local_machine
@@ -68,10 +68,14 @@ class Case:
 
     @property
     def predicted_peak_bytes(self) -> float:
-        """As measured: on a GPU what torch has allocated."""
-        kinds = peak_moment(self.job).bytes_by_kind
+        """As measured: on a GPU what torch has allocated, by the engine that was measured."""
         unseen = ("libraries", "fragmentation") if self.job.machine.vendor_kind == "cuda" else ()
-        return sum(size for kind, size in kinds.items() if kind not in unseen)
+        held = held_gradient_bytes(self.job) if self.row.get("held_gradient", True) else 0.0
+        return max(
+            sum(size for kind, size in moment.bytes_by_kind.items() if kind not in unseen)
+            + (held if moment.name == "loss" else 0.0)
+            for moment in moments(self.job)
+        )
 
     def predicted_step_seconds(self, efficiency: Efficiency) -> float:
         from tenfold.job import work_seconds
@@ -81,6 +85,16 @@ class Case:
     def predicted_wall_seconds(self, efficiency: Efficiency) -> float:
         machine = replace(self.job.machine, efficiency=efficiency)
         return process_seconds(seconds_on(self.job, machine, training_work(self.job), evaluation_work(self.job)))
+
+
+def held_gradient_bytes(job: Job) -> float:
+    """The gradient of a chunk of the loss, which the engine held while it made the next one until 2026-11-27.
+
+    Rows measured before say so by not saying anything: those measured since hold `"held_gradient": false`.
+    """
+    if job.task == "classify" or job.loss_rows is None or job.largest.tokens * job.head_share <= job.loss_rows:
+        return 0.0
+    return job.loss_rows * job.shape.vocab_size * job.dtype_bytes
 
 
 def cases(body: dict[str, Any]) -> list[Case]:

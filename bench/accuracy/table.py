@@ -12,6 +12,7 @@ from typing import Any
 
 from evidence import MEASURED, PRIOR_WIDTH
 from predict import Case, cases, without_group
+from recalibrate import recalibrated
 
 from measure import RESULTS
 from tenfold.machine import Efficiency, efficiency_from, evidence
@@ -22,8 +23,10 @@ HEAD = """# Predicted beside measured
 
 `python bench/plan_accuracy.py table` writes this page from the rows under `bench/results/`; `cpu` measures, `fit` fits
 the shipped rates. Cold: the rates are fitted to the rows of all other shapes, starting from a guess, so that no row of
-a shape helped to foretell it. Calibrated: by the rates that `tenfold calibrate` measured on the same computer, which
-saw none of these rows.
+a shape helped to foretell it. Calibrated: by the rates that `tenfold calibrate` finds from its probes' seconds on the
+same computer, starting from the guess for any CPU: none of these rows was seen. Memory is foretold of the engine that
+was measured: until 2026-11-27 the loss held the gradient of a chunk while it made the next (`held_gradient_bytes` of
+bench/accuracy/predict.py), and plans count it no more.
 """
 
 
@@ -37,7 +40,12 @@ def write_table() -> None:
 def _cpu() -> list[str]:
     body = json.loads((RESULTS / "plan_accuracy_cpu.json").read_text())
     every = cases(body)
-    calibrations = {row["device"]: efficiency_from(row) for row in body.get("calibrations", [])}
+    machines = {case.job.machine.device: case.job.machine for case in every}
+    calibrations = {
+        row["device"]: recalibrated(row, machines[row["device"]])
+        for row in body.get("calibrations", [])
+        if row["device"] in machines
+    }
     cold = {case.name: _cold(case, every, f"cpu, {case.job.machine.dtype}") for case in every}
     own = {case.name: calibrations.get(case.job.machine.device) for case in every}
     lines = [

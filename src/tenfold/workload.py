@@ -55,6 +55,8 @@ class Epoch:
     """Padding included."""
     pairs: float
     """Query-key pairs."""
+    buckets: float = 0.0
+    """Kernel calls of attention in a block, where packed rows are gathered into buckets."""
 
 
 @dataclass(frozen=True)
@@ -199,9 +201,10 @@ def _padded_epoch(workload: Workload, batch_rows: int, micro_rows: int) -> Epoch
 def _packed_epoch(workload: Workload, batch_rows: int, tokens: int, multiple: int, ragged: bool) -> Epoch:
     bins = _representative_bins(workload, batch_rows, tokens)
     scale = workload.tokens / sum(sum(rows) for rows in bins)
-    pairs = scale * sum(_ragged_pairs(rows, multiple) if ragged else _buckets(rows)[1] for rows in bins)
+    found = [(0, 0.0, _ragged_pairs(rows, multiple)) if ragged else _buckets(rows) for rows in bins]
+    buckets, _, pairs = (scale * sum(column) for column in zip(*found, strict=True))
     filled = scale * sum(_filled(sum(rows), multiple) for rows in bins)
-    return Epoch(max(ceil(workload.rows / batch_rows), scale * len(bins)), filled, pairs)
+    return Epoch(max(ceil(workload.rows / batch_rows), scale * len(bins)), filled, pairs, buckets)
 
 
 def _filled(tokens: float, multiple: int) -> float:
@@ -220,7 +223,7 @@ def _largest_packed(workload: Workload, batch_rows: int, tokens: int, multiple: 
     fullest = max(_representative_bins(workload, batch_rows, tokens), key=sum)
     shown = sum(fullest)
     most = max(shown, min(max(tokens, workload.longest), workload.tokens_of(batch_rows)))
-    cells, pairs = _buckets(fullest)
+    _, cells, pairs = _buckets(fullest)
     scale = most / shown
     filled = _filled(most, multiple)
     return MicroBatch(len(fullest) * scale, filled, workload.longest, cells * scale, pairs * scale, masked=False)
@@ -263,12 +266,12 @@ def _quantiles(workload: Workload, count: int) -> list[int]:
     return found
 
 
-def _buckets(lengths: Sequence[int]) -> tuple[float, float]:
-    """(cells, pairs) of rows, longest first, gathered into attention buckets of like length."""
-    cells, pairs, head, members = 0, 0, 0, 0
+def _buckets(lengths: Sequence[int]) -> tuple[int, float, float]:
+    """(buckets, cells, pairs) of rows, longest first, gathered into attention buckets of like length."""
+    count, cells, pairs, head, members = 0, 0, 0, 0, 0
     for length in lengths:
         if not members or not (head <= SHORT_ROW_TOKENS or length >= BUCKET_FILL * head):
-            cells, pairs = cells + members * head, pairs + members * head**2
+            count, cells, pairs = count + 1, cells + members * head, pairs + members * head**2
             head, members = length, 0
         members += 1
-    return float(cells + members * head), float(pairs + members * head**2)
+    return count, float(cells + members * head), float(pairs + members * head**2)

@@ -33,8 +33,8 @@ def decoder(hidden: int, layers: int, vocabulary: int, head: int = 64) -> dict[s
     }
 
 
-def encoder(hidden: int, layers: int) -> dict[str, Any]:
-    """A BERT of these sizes, without dropout, as few fine-tune it on a GPU and none has to."""
+def encoder(hidden: int, layers: int, dropout: float = 0.0) -> dict[str, Any]:
+    """A BERT of these sizes."""
     return {
         "architectures": ["BertModel"],
         "model_type": "bert",
@@ -47,8 +47,8 @@ def encoder(hidden: int, layers: int) -> dict[str, Any]:
         "type_vocab_size": 2,
         "hidden_act": "gelu",
         "layer_norm_eps": 1e-12,
-        "hidden_dropout_prob": 0.0,
-        "attention_probs_dropout_prob": 0.0,
+        "hidden_dropout_prob": dropout,
+        "attention_probs_dropout_prob": dropout,
         "pad_token_id": 0,
     }
 
@@ -70,7 +70,9 @@ def _cpu_probes() -> tuple[Probe, ...]:
         Probe("long rows", decoder(512, 2, 512), "text", (1024,), (LORA, Fuse())),
         Probe("packed rows", decoder(512, 4, 2048), "text", MIXED, (LORA, Pack(512), Fuse())),
         Probe("all weights", decoder(512, 4, 4096), "text", (64,) * 4, (Fuse(),)),
+        Probe("large tensors", decoder(512, 1, 32768), "text", (64,) * 4, (Fuse(),)),
         Probe("padded rows", encoder(384, 4), "classify", MIXED * 2, ()),
+        Probe("dropout", encoder(384, 4, 0.1), "classify", (64,) * 16, (LORA,)),
         Probe("whole logits", decoder(256, 1, 16384), "text", (128,) * 2, (LORA,)),
         Probe("stored weights", decoder(512, 2, 512), "text", (32,) * 2, (Quantize("nf4"), LORA, Fuse())),
         Probe("eight-bit moments", decoder(512, 2, 512), "text", (16,) * 2, (Fuse(),), optimizer="adamw_8bit"),

@@ -22,7 +22,8 @@ PROCESS_PARTS = ("import", "tokenise", "warm_start", "load", "compile", "train",
 
 
 def work_seconds(work: Work, machine: Machine, efficiency: Efficiency | None = None) -> float:
-    """What a machine takes for this work. A GPU computes while its host launches, a CPU does one after the other."""
+    """What a machine takes for this work. A GPU computes while its host launches, a CPU does one after the other; both
+    make the update after all passes, since the host waits for the gradients' norm."""
     known = machine.efficiency if efficiency is None else efficiency
     rate = machine.flops[machine.dtype]
     fp8_rate = machine.flops.get("float8", rate) * known.fp8_products
@@ -34,18 +35,26 @@ def work_seconds(work: Work, machine: Machine, efficiency: Efficiency | None = N
         + work.attention / (rate * known.attention)
         + work.ragged_attention / (rate * known.ragged_attention)
         + work.masked_attention / (rate * known.masked_attention)
+        + work.attention_tiles * known.tile_seconds
+        + work.noise * known.noise_seconds
+        + work.searches * known.search_seconds
         + (work.streamed_bytes + known.touches * work.touched_bytes) / stream
         + work.operand_bytes / (machine.bandwidth_bytes_per_second * known.operands)
         + work.adapter_bytes / (machine.bandwidth_bytes_per_second * known.adapters)
         + work.dequantized_bytes / (machine.bandwidth_bytes_per_second * known.dequantize)
+        + work.paged_bytes / (machine.bandwidth_bytes_per_second * known.paging)
+        + work.kernels * known.kernel_seconds
     )
     launched = work.launches * known.launch_seconds
+    updated, update_launched = work.update_bytes / stream, work.update_launches * known.launch_seconds
     fixed = (
         work.micro_batches * known.micro_batch_seconds
         + work.steps * known.step_seconds
         + work.tokens * known.token_seconds
     )
-    return fixed + (max(computed, launched) if machine.vendor_kind == "cuda" else computed + launched)
+    if machine.vendor_kind == "cuda":
+        return fixed + max(computed, launched) + max(updated, update_launched)
+    return fixed + computed + launched + updated + update_launched
 
 
 def seconds_by_part(job: Job) -> dict[str, float]:

@@ -21,10 +21,8 @@ def loss_bytes(job: Job) -> float:
     if job.loss_rows is None:
         return tokens * 3 * FLOAT32_BYTES * shape.vocab_size  # backward: log-softmax, its gradient, that of the logits
     rows = tokens * job.head_share
-    # A chunk in float32, its exponentials, and in the working dtype; compiled, a chunk and its gradient. Of several
-    # chunks, the gradient of the one before is still held.
+    # A chunk in float32, its exponentials, and in the working dtype; compiled, a chunk and its gradient.
     each = 2 * size if job.compiled else 2 * FLOAT32_BYTES + (size if size < FLOAT32_BYTES else 0)
-    each += size if rows > job.loss_rows else 0
     chunk = min(job.loss_rows, rows) * each * shape.vocab_size
     head = FLOAT32_BYTES * job.learned_head_parameters
     if not job.adapted:  # the head's gradient, a chunk's share of it, and a narrow copy of its weight

@@ -8,7 +8,12 @@ from math import ceil
 from tenfold.job.activations import FLOAT32_BYTES, touched_bytes
 from tenfold.job.flops import attention_is_written_out, flops_by_part, frozen_flops
 from tenfold.job.job import Job
-from tenfold.job.launches import block_launches, end_launches, update_launches
+from tenfold.job.launches import (
+    accumulating_launches,
+    forward_launches,
+    micro_batch_launches,
+    update_launches,
+)
 from tenfold.workload import MicroBatch
 
 OPTIMIZER_BYTES_PER_PARAMETER = {"adamw": 40, "adamw_8bit": 254}
@@ -48,15 +53,28 @@ class Work:
     ragged_attention: float = 0.0
     masked_attention: float = 0.0
     """FLOPs under a padding mask, above the diagonal too."""
+    attention_tiles: float = 0.0
+    """Tiles of queries of one head that a CPU's kernel begins, in bfloat16."""
+    noise: float = 0.0
+    """Random numbers that a CPU draws for dropout, one after the other."""
+    searches: float = 0.0
+    """Numbers that a CPU seeks in a table: moments of eight bits."""
     streamed_bytes: float = 0.0
-    """Of fused passes: compiled layers, the loss, the update, casts of whole weights."""
+    """Of fused passes: compiled layers, the loss, casts of whole weights."""
     touched_bytes: float = 0.0
     """What eager layers keep, once forward and once backward; they move it several times over."""
     adapter_bytes: float = 0.0
     """Of the thin products of adapters."""
     dequantized_bytes: float = 0.0
     launches: float = 0.0
-    """Operations that the host launches one by one."""
+    """Operations that the host launches one by one, in those of a forward pass."""
+    paged_bytes: float = 0.0
+    """Of large tensors that a CPU's allocator gets from the system anew each time, page by page."""
+    update_bytes: float = 0.0
+    """Of the update, which begins once the host has seen the gradients' norm."""
+    update_launches: float = 0.0
+    kernels: float = 0.0
+    """Operations of passes that are recorded: no host launches them, but none takes a device less than some time."""
     micro_batches: float = 0.0
     steps: float = 0.0
     tokens: float = 0.0
@@ -73,24 +91,32 @@ def training_work(job: Job) -> Work:
     parts = flops_by_part(job)
     attention_forward = 4.0 * job.attended_pairs * shape.heads * shape.head_dim * shape.layers
     products = sum(parts.values()) - parts["attention"] - repeated * attention_forward
+    products += _uneven_products(job, parts["head"])
     fp8 = frozen_flops(job) if job.computes_fp8 else 0.0
     passes = 2 + repeated + (0 if job.adapted else 1)
     eager = not _is_compiled(job)
     touched = job.epochs_trained * touched_bytes(job, every_micro_batch(job)) * (1 + 0.5 * repeated) if eager else 0.0
     attention = _attention(job, parts["attention"] + repeated * attention_forward)
-    launches = 0.0
-    if not job.steady or job.offloaded_layers:  # else a micro-batch is one recorded pass
-        launches = job.micro_batches * (block_launches(job) * shape.layers + end_launches(job))
+    recorded = job.steady and not job.offloaded_layers
+    passes_launches = job.micro_batches * micro_batch_launches(job)
+    passes_launches += max(0.0, job.micro_batches - job.steps) * accumulating_launches(job)
     return Work(
         products=products - fp8,
         fp8_products=fp8,
         depth=job.micro_batches * passes * shape.layers * _depth(job),
         operand_bytes=_operand_bytes(job, job.computed_tokens, job.micro_batches, passes),
+        attention_tiles=_attention_tiles(job),
+        noise=_noise(job),
+        searches=_searches(job),
         streamed_bytes=_streamed_bytes(job),
         touched_bytes=touched,
         adapter_bytes=_adapter_bytes(job),
         dequantized_bytes=_dequantized_bytes(job),
-        launches=launches + job.steps * update_launches(job),
+        paged_bytes=_paged_bytes(job),
+        update_bytes=job.steps * job.trained_parameters * OPTIMIZER_BYTES_PER_PARAMETER[job.optimizer],
+        update_launches=job.steps * update_launches(job),
+        launches=0.0 if recorded else passes_launches,
+        kernels=passes_launches if recorded else 0.0,
         micro_batches=job.micro_batches,
         steps=job.steps,
         tokens=job.tokens_trained,
@@ -128,7 +154,7 @@ def evaluation_work(job: Job) -> Work:
         touched_bytes=0.0 if _is_compiled(job) else 0.5 * touched_bytes(job, every),
         adapter_bytes=share * _adapter_bytes(job) / 3,
         dequantized_bytes=share * _dequantized_bytes(job) / 2,
-        launches=micro_batches * 0.35 * (block_launches(job) * shape.layers + end_launches(job)),
+        launches=micro_batches * forward_launches(job),
         micro_batches=micro_batches,
         steps=0.0,
         tokens=tokens,
@@ -143,7 +169,9 @@ def _is_compiled(job: Job) -> bool:
 
 
 def _attention(job: Job, flops: float) -> dict[str, float]:
-    """FLOPs by the kernel that does them. torch counts also what lies above the diagonal."""
+    """FLOPs by the kernel that does them. torch counts also what lies above the diagonal, and a CPU computes it."""
+    if job.machine.vendor_kind == "cpu":
+        return {"attention": flops}
     causal = 0.5 if job.shape.kind == "decoder" else 1.0
     if job.steady:
         uniform = job.workload.longest * job.workload.rows == job.workload.tokens
@@ -151,6 +179,51 @@ def _attention(job: Job, flops: float) -> dict[str, float]:
     if job.packed_tokens is None and job.largest.masked and not attention_is_written_out(job):
         return {"masked_attention": flops}
     return {"attention": flops * causal}
+
+
+FLOAT32_TILE = 0.25
+"""What a tile costs in float32 beside one in bfloat16: 20 and 85 microseconds on one core of an AMD EPYC, forward and
+backward, beyond what the same kernel takes for its FLOPs in long rows (torch 2.13, heads of 32 to 128)."""
+
+
+def _attention_tiles(job: Job) -> float:
+    """Of all heads, layers and rows, in those of bfloat16; the CPU kernel's own sizes (FlashAttentionKernel.cpp)."""
+    if job.machine.vendor_kind != "cpu":
+        return 0.0
+    tokens = job.epoch.tokens
+    length = job.attended_pairs / max(1.0, job.epochs_trained * tokens)
+    queries = 32 if length < 192 else 64 if length < 768 else 256
+    fused_narrow = job.packed_tokens is None and job.dtype_bytes < FLOAT32_BYTES and not attention_is_written_out(job)
+    share = 1.0 if fused_narrow else FLOAT32_TILE
+    tiles = job.epochs_trained * tokens / max(1.0, min(float(queries), length))
+    return share * tiles * job.shape.heads * job.shape.layers
+
+
+def _noise(job: Job) -> float:
+    """Numbers drawn: of two hidden states a block and of every attention weight that is written out."""
+    shape = job.shape
+    if job.machine.vendor_kind != "cpu":
+        return 0.0
+    hidden = 2.0 * shape.hidden_size * job.computed_tokens if shape.hidden_dropout else 0.0
+    weights = shape.heads * job.attended_pairs if attention_is_written_out(job) else 0.0
+    return shape.layers * (hidden + weights) * (1 + job.recomputed_layers / shape.layers)
+
+
+def _searches(job: Job) -> float:
+    """Both moments of every weight, once a step."""
+    on_cpu = job.machine.vendor_kind == "cpu" and job.optimizer == "adamw_8bit"
+    return 2.0 * job.steps * job.trained_parameters if on_cpu else 0.0
+
+
+UNEVEN_WIDTH, UNEVEN_FACTOR = 32, 1.27
+"""A CPU's products in bfloat16 whose rows are no multiple of so many numbers, a cache line, take longer by so much: a
+head of 50,257 words beside one of 32,768, forward and backward (one core of an AMD EPYC, torch 2.13)."""
+
+
+def _uneven_products(job: Job, head: float) -> float:
+    """What a head of uneven width costs beside its FLOPs."""
+    even = job.machine.vendor_kind != "cpu" or job.dtype_bytes >= FLOAT32_BYTES
+    return 0.0 if even or job.shape.vocab_size % UNEVEN_WIDTH == 0 else (UNEVEN_FACTOR - 1) * head
 
 
 def _depth(job: Job) -> float:
@@ -167,10 +240,9 @@ def _operand_bytes(job: Job, tokens: float, micro_batches: float, passes: float)
 
 def _streamed_bytes(job: Job) -> float:
     shape = job.shape
-    updates = job.steps * job.trained_parameters * OPTIMIZER_BYTES_PER_PARAMETER[job.optimizer]
     added = max(0.0, job.micro_batches - job.steps) * job.trained_parameters * ACCUMULATED_BYTES
     how = "whole" if job.loss_rows is None else "compiled" if job.compiled else "chunked"
-    moved = updates + added + job.head_rows * shape.vocab_size * LOGIT_BYTES[how]
+    moved = added + job.head_rows * shape.vocab_size * LOGIT_BYTES[how]
     if not job.adapted:
         moved += job.micro_batches * _casts(job)
     if _is_compiled(job):
@@ -178,6 +250,45 @@ def _streamed_bytes(job: Job) -> float:
         repeated = job.recomputed_layers / shape.layers
         moved += job.computed_tokens * ((1 + repeated) * forward + backward)
     return moved
+
+
+LARGE_BYTES = 2**25
+"""glibc maps a block of it or more afresh, however often one was freed before: DEFAULT_MMAP_THRESHOLD_MAX, malloc.c."""
+
+
+def _paged_bytes(job: Job) -> float:
+    """Of a run on a CPU, tensor by tensor: logits, and where all weights learn their narrow copies and gradients."""
+    if job.machine.vendor_kind != "cpu":
+        return 0.0
+    shape, size = job.shape, job.dtype_bytes
+    narrow = size < FLOAT32_BYTES
+    of_logits = (size, FLOAT32_BYTES, FLOAT32_BYTES, *((size,) if narrow else ()))  # logits, wide, exponentials, narrow
+    if job.loss_rows is None:  # wide, log-softmax, its gradient and that of its input
+        of_logits = (size, *(FLOAT32_BYTES,) * 4, *((size,) if narrow else ()))
+    micro_batches = max(1.0, job.micro_batches)
+    rows = job.head_rows / micro_batches
+    rows = rows if job.loss_rows is None else min(rows, job.loss_rows)
+    found = job.head_rows * shape.vocab_size * _large(rows * shape.vocab_size, of_logits)
+    if job.adapted:
+        return found
+    copied = (size, size) if narrow else ()  # the weight's copy and its gradient, in the working dtype
+    weights = [shape.layers * _paged_of_a_weight(x.in_features * x.out_features, (*copied, FLOAT32_BYTES))
+               for x in shape.block_linears]  # fmt: skip
+    tied = (FLOAT32_BYTES,) if shape.tied_embeddings and job.task != "classify" else ()
+    weights.append(_paged_of_a_weight(shape.embedding_parameters, (FLOAT32_BYTES, *tied)))
+    if job.task != "classify":
+        summed = (FLOAT32_BYTES,) if job.loss_rows is not None else ()  # of the chunks
+        weights.append(_paged_of_a_weight(shape.head_parameters, (*copied, FLOAT32_BYTES, *summed)))
+    return found + job.micro_batches * sum(weights)
+
+
+def _paged_of_a_weight(weights: float, sizes: tuple[int, ...]) -> float:
+    return weights * _large(weights, sizes)
+
+
+def _large(numbers: float, sizes: tuple[int, ...]) -> float:
+    """Of tensors of so many numbers, of these bytes a number each: a number's bytes in those that are large."""
+    return float(sum(size for size in sizes if numbers * size >= LARGE_BYTES))
 
 
 def _casts(job: Job) -> float:

@@ -33,6 +33,12 @@ class Efficiency:
     """The same where packed rows go to the variable-length kernel."""
     masked_attention: float
     """The same under a padding mask."""
+    tile_seconds: float
+    """Of a tile of attention on a CPU, beside its FLOPs."""
+    noise_seconds: float
+    """Of a random number for dropout on a CPU."""
+    search_seconds: float
+    """Of a number that a CPU seeks in a table."""
     bandwidth: float
     """Share of bandwidth of fused passes: compiled layers, the optimizer, the loss."""
     operands: float
@@ -41,10 +47,14 @@ class Efficiency:
     """Share of bandwidth of the thin products of adapters."""
     dequantize: float
     """Share of bandwidth of making stored weights dense."""
+    paging: float
+    """Share of bandwidth at which memory is got from the system, page by page."""
     touches: float
     """How often an eager layer moves each byte that it keeps, at `bandwidth`."""
     launch_seconds: float
     """Of one operation, for the host; on a GPU in the shadow of what it computes."""
+    kernel_seconds: float
+    """Of a kernel in a recorded pass, beside what it computes: its start, its end, the gap to the next."""
     micro_batch_seconds: float
     """Of a micro-batch, beside all that is counted."""
     step_seconds: float

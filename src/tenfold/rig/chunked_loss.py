@@ -53,18 +53,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if bias is not None:
                 logits = logits + bias.to(logits.dtype)
             loss, grad = chunk_loss_and_gradient(logits, targets[part])
+            del logits  # what a chunk makes dies before the next is made: at a large vocabulary it is most of the peak
             total += loss
-            if not any(needs):
-                continue
-            if grad_bias is not None:
-                grad_bias += grad.sum(0, dtype=torch.float32)
-            narrow = _filled(grad.to(hidden.dtype), rows)
-            if grad_hidden is not None:
-                grad_hidden[part] = (narrow @ working)[:count]
-            if grad_weight is not None:
-                grad_weight += narrow.T @ states
-            if grad_learned is not None and ids is not None:
-                grad_learned += narrow.index_select(1, ids).T @ states
+            if any(needs):
+                if grad_bias is not None:
+                    grad_bias += grad.sum(0, dtype=torch.float32)
+                narrow = _filled(grad.to(hidden.dtype), rows)
+                if grad_hidden is not None:
+                    grad_hidden[part] = (narrow @ working)[:count]
+                if grad_weight is not None:
+                    grad_weight += narrow.T @ states
+                if grad_learned is not None and ids is not None:
+                    grad_learned += narrow.index_select(1, ids).T @ states
+                del narrow
+            del grad
         if grad_weight is not None and ids is not None:
             grad_weight.index_fill_(0, ids, 0.0)
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias, grad_learned)

@@ -1,0 +1,58 @@
+"""Rates that `tenfold calibrate` would find today from the seconds it has measured: probes are counted anew.
+
+It starts from the guess for a CPU, never from a shipped row, since shipped rows are fitted to what is foretold here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from tenfold.calibrate.calibrate import PRIOR_WIDTH
+from tenfold.calibrate.probe import Probe
+from tenfold.calibrate.probes import probes_of
+from tenfold.cuts import cut_from_dict
+from tenfold.job import training_work
+from tenfold.job.fit import Observation, fit_efficiency
+from tenfold.machine import Efficiency, Machine, efficiency_from, evidence
+
+
+def definition(probe: Probe) -> dict[str, Any]:
+    """All that a probe is, as it stands in a file."""
+    return {
+        "name": probe.name,
+        "config": dict(probe.config),
+        "task": probe.task,
+        "lengths": list(probe.lengths),
+        "cuts": [cut.to_dict() for cut in probe.cuts],
+        "micro_rows": probe.micro_rows,
+        "optimizer": probe.optimizer,
+    }
+
+
+def probe_from(row: Mapping[str, Any]) -> Probe:
+    """The probe of a definition."""
+    cuts = tuple(cut_from_dict(cut) for cut in row["cuts"])
+    return Probe(
+        row["name"], row["config"], row["task"], tuple(row["lengths"]), cuts, row["micro_rows"], row["optimizer"]
+    )
+
+
+def guess(dtype: str) -> Efficiency:
+    """What is shipped for any CPU in a number format."""
+    return efficiency_from(next(row for row in evidence()["machines"] if row["match"] == f"cpu, {dtype}"))
+
+
+def recalibrated(row: Mapping[str, Any], machine: Machine) -> Efficiency:
+    """From a calibration's row, of `machine`. Rows from before 2026-11-28 name their probes and do not define them;
+    those probes have not changed since."""
+    defined = [probe_from(one) for one in row.get("definitions", [])] or list(probes_of(machine))
+    measured = {one["name"]: one["seconds"] for one in row["probes"]}
+    prior = replace(machine, efficiency=guess(machine.dtype))
+    seen = [
+        Observation(training_work(probe.job(prior)), measured[probe.name])
+        for probe in defined
+        if probe.name in measured
+    ]
+    return fit_efficiency(prior, seen, PRIOR_WIDTH)
