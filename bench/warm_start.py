@@ -10,7 +10,7 @@ there is not run again. So the whole may be done in pieces, also at the same tim
 
     taskset -c 0,1 python bench/warm_start.py --only random --work rows & taskset -c 2,3 python bench/warm_start.py ...
 
---merge makes one result of all rows with the same part, hardware and epochs. Documents are dealt to training and
+--merge makes one result of all rows with the same part and epochs. Documents are dealt to training and
 evaluation by the seed, which also orders the rows and draws what is random. The tokens are those that `tokens: auto`
 chooses. How compute to reach a loss is counted stands in bench/warm_start_summary.py.
 """
@@ -35,7 +35,7 @@ TRAINED, EVALUATED = 640, 40
 """Documents."""
 DONOR_STEPS = 300
 METHODS = ("random", "mean", "subtokens", "compose", "focus", "transplant", "donor", "distil")
-TRAIN = {"batch_size": 32, "epochs": 1.0, "eval_every_steps": 2, "learning_rate": 1e-3}
+TRAIN = {"batch_size": 32, "epochs": 1.0, "eval_every_steps": 1, "learning_rate": 1e-3}
 MINILM_TRAIN = {"batch_size": 32, "epochs": 2.0, "learning_rate": 2e-3, "dropout": 0.0}
 SECTIONS = ("BACKGROUND", "OBJECTIVE", "METHODS", "RESULTS", "CONCLUSIONS")
 USD_PER_HOUR = 0.0816

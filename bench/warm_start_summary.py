@@ -1,15 +1,14 @@
 """One result of the rows that bench/warm_start.py leaves, and the table of docs/warm-start.md.
 
-Legs of one part differ in the start of the new rows alone, so that a step is the same work in all of them: compute to
-reach a loss is steps up to there, between two evaluations by the straight line, at the median seconds of a step of all
-legs, and the time that the rows took to initialise; evaluations are not counted. Ratios are within a seed.
+Legs of one part differ in the start of the new rows alone, so that a step is the same work in all of them. So compute
+is counted in steps: those up to a loss, between two evaluations by the straight line, and as many as the same process
+would have made in the time that the rows took to initialise. That does not depend on how fast a computer is, so that
+legs of several are set side by side. Evaluations are not counted. Ratios are within a seed.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,19 @@ from measure import interval, write_result
 OWN = "own vocabulary"
 
 
-def seconds_to(row: dict[str, Any], target: float, step_seconds: float) -> float | None:
+def initialise_steps(row: dict[str, Any]) -> float:
+    """Steps that could have been made instead of initialising."""
+    return row["initialise_seconds"] / row["seconds_per_step"]
+
+
+def steps_to(row: dict[str, Any], target: float) -> float | None:
     """Initialisation and training until the loss is `target`; None if it never is."""
     before: list[float] | None = None
     for step, loss in row["curve"]:
         if loss <= target:
             share = 1.0 if before is None else (before[1] - target) / (before[1] - loss)
             first = 0.0 if before is None else before[0]
-            return row["initialise_seconds"] + step_seconds * (first + share * (step - first))
+            return initialise_steps(row) + first + share * (step - first)
         before = [step, loss]
     return None
 
@@ -34,8 +38,6 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """Each leg of each part over the seeds; ratios are within a seed."""
     found: dict[str, Any] = {}
     by_key = {(row["part"], row["leg"], row["seed"]): row for row in rows}
-    alike = [row["seconds_per_step"] for row in rows if row["part"] == "classics" and row["leg"] != OWN]
-    step_seconds = statistics.median(alike) if alike else 0.0
     for part, leg in dict.fromkeys((row["part"], row["leg"]) for row in rows):
         seeds = sorted({row["seed"] for row in rows if (row["part"], row["leg"]) == (part, leg)})
         legs = [by_key[part, leg, seed] for seed in seeds]
@@ -43,7 +45,7 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
         summary: dict[str, Any] = {"seeds": seeds, f"final {legs[0]['metric']}": finals}
         summary["train seconds"] = interval([row["train_seconds"] for row in legs])
         if leg != OWN:
-            summary["initialise seconds"] = interval([row["initialise_seconds"] for row in legs])
+            summary["initialise, in steps"] = interval([initialise_steps(row) for row in legs])
         kept = [row["retention"] for row in legs if row["retention"]]
         if kept:
             summary[f"old domain, {kept[0]['unit']}"] = {
@@ -55,8 +57,8 @@ def summarise(rows: list[dict[str, Any]]) -> dict[str, Any]:
             shares = []
             for row in legs:
                 other = by_key[part, control, row["seed"]]
-                reached = seconds_to(row, other["final"], step_seconds)
-                whole = other["initialise_seconds"] + step_seconds * other["curve"][-1][0]
+                reached = steps_to(row, other["final"])
+                whole = initialise_steps(other) + other["curve"][-1][0]
                 shares.append(None if reached is None else reached / whole)
             known = [share for share in shares if share is not None]
             summary[f"share of the compute of {control} to its final loss"] = (
@@ -88,24 +90,30 @@ def saving(part: str, by_key: dict[tuple[str, str, int], dict[str, Any]]) -> dic
 
 
 def merge(work: Path) -> None:
-    """A result of each part, hardware and number of epochs that there are rows of in `work`, and its table."""
+    """A result of each part and number of epochs that there are rows of in `work`, and its table."""
     groups: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(work.glob("row-*.json")):
         found = json.loads(path.read_text())
-        head, row = found["machine"], found["row"]
-        cpu = re.sub("[^a-z0-9]+", "-", head["cpu"].lower()).strip("-")
-        groups.setdefault(f"warm_start_{row['part']}_{row['epochs']:g}epochs_{cpu}/{head['cores']}", []).append(found)
+        row = found["row"]
+        groups.setdefault(f"warm_start_{row['part']}_{row['epochs']:g}epochs", []).append(found)
     for name, members in groups.items():
-        rows = [found["row"] for found in members]
-        summary, first = summarise(rows), members[0]
-        path = write_result(name.partition("/")[0], first["settings"], rows, summary, first["machine"])
+        machines = [found["machine"] for found in members]
+        own = ("cpu", "cores", "os", "load_before")
+        rows = [
+            {**found["row"], "eval_every_steps": found["settings"]["eval_every_steps"]}
+            | {"machine": {key: machine[key] for key in own}}
+            for found, machine in zip(members, machines, strict=True)
+        ]
+        summary = summarise(rows)
+        most = max(machines, key=lambda machine: machine["cores"])
+        path = write_result(name, members[0]["settings"], rows, summary, most)
         print(f"{path}\n\n{table(summary)}\n\n{json.dumps(summary, indent=1)}")
 
 
 def table(summary: dict[str, Any]) -> str:
     """The rows of legs as Markdown: means with 95 % intervals, or the values where there is one."""
-    lines = ["| new rows | seeds | at the end | compute to random's end | to mean's end | initialise, s | old domain |"]
-    lines.append("|---|---|---|---|---|---|---|")
+    heads = ("new rows", "seeds", "at the end", "compute to random's end", "to mean's", "start, steps", "old domain")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name, of in summary.items():
         if name.endswith(": saving"):
             continue
@@ -113,8 +121,8 @@ def table(summary: dict[str, Any]) -> str:
         shares = [of.get(f"share of the compute of {control} to its final loss") for control in ("random", "mean")]
         old = next((value for key, value in of.items() if key.startswith("old domain")), {})
         kept = ", ".join(f"{old[moment]['median']:.3f}" for moment in ("before", "start", "after") if moment in old)
-        cells = [name, str(len(of["seeds"])), _shown(final), *map(_shown, shares), _shown(of.get("initialise seconds"))]
-        lines.append(f"| {' | '.join([*cells, kept])} |")
+        cells = [_shown(final), *map(_shown, shares), _shown(of.get("initialise, in steps"))]
+        lines.append(f"| {' | '.join([name, str(len(of['seeds'])), *cells, kept])} |")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tenfold.errors import InputError
-from tenfold.shape.families import Kind, LinearShape, block_linears, family_of, norm_parameters
+from tenfold.shape.families import Family, Kind, LinearShape, block_linears, family_of, norm_parameters
 
 NAMES: Mapping[str, tuple[str, ...]] = {
     "hidden_size": ("hidden_size", "n_embd", "dim", "d_model"),
@@ -205,8 +205,7 @@ def shape_from_config(
     if head_dim == 0:
         raise InputError(f"model: {name!r}: its config.json has {heads} heads on a hidden size of {hidden}; mend one")
     linears = block_linears(family, hidden, sizes["intermediate_size"], heads * head_dim, kv_heads * head_dim)
-    embeddings = sizes["vocab_size"] + (sizes["max_positions"] if family.learned_positions else 0)
-    embeddings += (_count(config.get("type_vocab_size")) or 2) if family.token_types else 0
+    embeddings = _embedding_rows(config, family, sizes)
     tied = bool(config.get("tie_word_embeddings", family.tied))
     head = 0 if tied or family.kind == "encoder" else sizes["vocab_size"] * hidden
     computed = (
@@ -245,6 +244,12 @@ def shape_from_config(
         dtype_on_disk=_word(config, ("dtype", "torch_dtype"), "float32") if stored is None else stored.dtype,
         **sizes,
     )
+
+
+def _embedding_rows(config: Mapping[str, Any], family: Family, sizes: Mapping[str, int]) -> int:
+    """Of tokens, and where they are learned of positions and of token types."""
+    rows = sizes["vocab_size"] + (sizes["max_positions"] if family.learned_positions else 0)
+    return rows + ((_count(config.get("type_vocab_size")) or 2) if family.token_types else 0)
 
 
 def _overrules(config: Mapping[str, Any]) -> dict[str, bool]:

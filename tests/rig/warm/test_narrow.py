@@ -94,7 +94,10 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("family", "cut", "silence"), CASES, ids=str)
+NAMES = [f"{family}, {' and '.join(make.__name__ for make in silence)}" for family, _, silence in CASES]
+
+
+@pytest.mark.parametrize(("family", "cut", "silence"), CASES, ids=NAMES)
 def test_what_weighs_nothing_is_not_missed(
     family: str, cut: WarmStart, silence: tuple[Callable[[Rig], None], ...], tmp_path: Path
 ) -> None:
