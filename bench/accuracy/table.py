@@ -32,13 +32,14 @@ bench/accuracy/predict.py), and plans count it no more.
 
 def write_table() -> None:
     """Write the page, and print what it comes to."""
-    text = "\n".join([HEAD, *_cpu(), *_gpu()])
+    computers = [line for path in sorted(RESULTS.glob("plan_accuracy_cpu*.json")) for line in _cpu(path)]
+    text = "\n".join([HEAD, *computers, *_gpu()])
     DOCUMENT.write_text(text.rstrip() + "\n")
     print("\n".join(line for line in text.splitlines() if line.startswith("- ")))
 
 
-def _cpu() -> list[str]:
-    body = json.loads((RESULTS / "plan_accuracy_cpu.json").read_text())
+def _cpu(path: Path) -> list[str]:
+    body = json.loads(path.read_text())
     every = cases(body)
     machines = {case.job.machine.device: case.job.machine for case in every}
     calibrations = {
@@ -49,7 +50,7 @@ def _cpu() -> list[str]:
     cold = {case.name: _cold(case, every, f"cpu, {case.job.machine.dtype}") for case in every}
     own = {case.name: calibrations.get(case.job.machine.device) for case in every}
     lines = [
-        f"## Two cores of an {body['machine']['cpu']}, {body['date']}",
+        f"## Two cores of an {body['machine']['cpu']}, {body['flops']['float32'] / 1e9:,.0f} GFLOP/s, {body['date']}",
         "",
         "| configuration | memory, MB | foretold | | step, s | cold | | calibrated | | run, s | calibrated | |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
