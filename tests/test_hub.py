@@ -18,9 +18,11 @@ from hub_server import NAME, Server, as_hub, serving
 from jobs import make_recipe
 from tenfold import hub
 from tenfold.api import check
-from tenfold.data import read_tokenizer
+from tenfold.data import Tokenizer, read_tokenizer
 from tenfold.errors import InputError
+from tenfold.export.adapter import save_tokenizer
 from tenfold.export.base_hash import base_sha256, model_folder
+from tenfold.rig.rig import Source
 from tenfold.shape import read_shape
 from tiny import tiny_folder
 
@@ -142,6 +144,20 @@ def test_a_model_on_the_hub_is_trained(server: Server, tmp_path: Path) -> None:
     assert not any("safetensors" in path for path, _, _ in server.asked[asked:]), "what is there is not asked for again"
     server.mode = "500"
     assert base_sha256(model_folder(NAME)) == base_sha256(folder)
+
+
+def test_a_run_saves_its_tokenizer_without_the_hub(server: Server, tmp_path: Path) -> None:
+    folder = tiny_folder(tmp_path / "model")
+    server.files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model_folder(NAME)
+    save_tokenizer(Source(NAME), tmp_path / "first")
+    asked = len(server.asked)
+    save_tokenizer(Source(NAME), tmp_path / "second")
+    assert len(server.asked) == asked
+    Tokenizer.from_transformers(NAME)
+    assert len(server.asked) > asked, "the control: to load it otherwise asks"
+    saved = [{path.name: path.read_bytes() for path in (tmp_path / one).iterdir()} for one in ("first", "second")]
+    assert saved[0] == saved[1] and "tokenizer.json" in saved[0]
 
 
 def test_a_check_holds_the_weights_to_what_was_declared(server: Server, tmp_path: Path) -> None:

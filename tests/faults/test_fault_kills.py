@@ -109,8 +109,7 @@ def test_an_evaluation_that_the_budget_stopped_is_made_up_for(tmp_path: Path, mo
     plan = plan_of(tmp_path, "parts")
 
     def why_stop(run: run_module.Run, ahead_seconds: float) -> str | None:
-        run._export_seconds = 1234.5
-        return "budget" if ahead_seconds == 1234.5 and run.progress.step == 10 else None
+        return "budget" if run.progress.step == 10 and ahead_seconds == run._export_seconds else None
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module.Run, "why_stop", why_stop)

@@ -140,9 +140,19 @@ two have moved together, give PEFT the base yourself, or put its new path into `
 
 
 def save_tokenizer(source: Source, folder: Path) -> None:
-    """The base's tokenizer beside the weights."""
-    tokenizer = AutoTokenizer.from_pretrained(source.name, revision=source.revision, trust_remote_code=False)
+    """The base's tokenizer beside the weights; from the cache, if it is there: no run is to wait for a hub to save."""
+    try:
+        tokenizer = _tokenizer(source, local=True)
+    except (OSError, ValueError):  # what transformers says of files that the cache lacks
+        tokenizer = _tokenizer(source, local=False)
+    tokenizer.init_kwargs["local_files_only"] = False  # else it is written down, for whoever loads this
     tokenizer.save_pretrained(folder)
+
+
+def _tokenizer(source: Source, local: bool) -> Any:
+    return AutoTokenizer.from_pretrained(
+        source.name, revision=source.revision, local_files_only=local, trust_remote_code=False
+    )
 
 
 def load_adapter(folder: Path, device: str = "cpu") -> Rig:
