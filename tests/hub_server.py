@@ -137,7 +137,7 @@ def as_hub(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr("huggingface_hub.hf_api.api.endpoint", server.address)  # taken when the module is imported
-    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # and this one when it is first asked for
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # and this one when first asked for
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(cache))
