@@ -65,7 +65,7 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
         seconds = time.perf_counter() - leg_started
         longest = max(longest, seconds)
         if done.returncode != 0:
-            row = {"name": name, "error": done.stderr.strip()[-1500:]}
+            row = {"name": name, "error": done.stderr.strip().splitlines()[-1]}
         else:
             row = json.loads(out.read_text())
             if row["others_busy_cores"] > MOST_DISTURBED:

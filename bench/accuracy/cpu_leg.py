@@ -144,7 +144,9 @@ def main() -> None:
         import subprocess
 
         started = time.perf_counter()
-        subprocess.run([sys.executable, __file__, name, str(folder), str(out), "run"], check=True)
+        ended = subprocess.run([sys.executable, __file__, name, str(folder), str(out), "run"], check=False)
+        if ended.returncode != 0:
+            raise SystemExit(ended.returncode)
         row = json.loads(out.read_text())
         row["process_seconds"] = time.perf_counter() - started
         out.write_text(json.dumps(row, indent=1))

@@ -26,6 +26,7 @@ sys.path[:0] = [str(HERE)]
 
 from collect import Collection  # noqa: E402
 from gpu_configurations import GPU, OnGpu  # noqa: E402
+from recalibrate import definition  # noqa: E402
 
 ENOUGH_SECONDS = 1.5
 LONGEST_SECONDS = 40.0
@@ -64,15 +65,10 @@ def _row(configuration: OnGpu, machine: Any) -> dict[str, Any]:
     probe = configuration.probe
     compiles = any(getattr(cut, "compile", False) for cut in probe.cuts)
     row: dict[str, Any] = {
+        **definition(probe),
         "name": configuration.name,
         "shape": configuration.shape,
         "recipe": configuration.recipe,
-        "config": dict(probe.config),
-        "task": probe.task,
-        "lengths": list(probe.lengths),
-        "cuts": [cut.to_dict() for cut in probe.cuts],
-        "micro_rows": probe.micro_rows,
-        "optimizer": probe.optimizer,
         "held_gradient": False,
     }
     try:

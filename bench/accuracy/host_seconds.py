@@ -19,11 +19,12 @@ from typing import Any
 
 import torch
 import transformers
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
+
+from launch_counter import LaunchCounter  # noqa: E402
 
 from measure import RESULTS, machine  # noqa: E402
 from shapes import SHAPES  # noqa: E402
@@ -31,13 +32,6 @@ from tenfold.cuts import LoRA  # noqa: E402
 from tenfold.rig.linear import AdaptedLinear  # noqa: E402
 from tenfold.rig.storage import STORAGES, Storage  # noqa: E402
 from tenfold.rig.stored_linear import StoredLinear  # noqa: E402
-
-FREE = {
-    "view", "_unsafe_view", "t", "transpose", "permute", "expand", "select", "slice", "unsqueeze", "squeeze",
-    "as_strided", "detach", "alias", "split", "split_with_sizes", "unbind", "reshape", "_reshape_alias", "lift_fresh",
-    "is_same_size", "empty", "empty_like", "new_empty", "new_empty_strided", "empty_strided", "diagonal", "unflatten",
-}  # fmt: skip
-"""As in tests/job/test_launches.py."""
 
 WIDTH, TOKENS, LAYERS, REPETITIONS = 64, 2, 40, 300
 TINY = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 16,
@@ -47,23 +41,11 @@ TINY = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "n
 NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
-class Counter(TorchDispatchMode):
-    """Counts launches."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func.overloadpacket.__name__ not in FREE
-        return func(*args, **(kwargs or {}))
-
-
 def passes(forward: Callable[[], torch.Tensor], weights: Sequence[torch.Tensor]) -> dict[str, float]:
     """Launches and least CPU microseconds of a forward and of a backward pass."""
-    with Counter() as ahead:
+    with LaunchCounter() as ahead:
         loss = forward().sum()
-    with Counter() as back:
+    with LaunchCounter() as back:
         loss.backward()
     times: list[tuple[float, float]] = []
     for _ in range(REPETITIONS):

@@ -45,8 +45,8 @@ def guess(dtype: str) -> Efficiency:
 
 
 def recalibrated(row: Mapping[str, Any], machine: Machine) -> Efficiency:
-    """From a calibration's row, of `machine`. Rows from before 2026-11-28 name their probes and do not define them;
-    those probes have not changed since."""
+    """From a calibration's row, of `machine`. Rows of 2026-11-24 name their probes and do not define them; those
+    probes have not changed since."""
     defined = [probe_from(one) for one in row.get("definitions", [])] or list(probes_of(machine))
     measured = {one["name"]: one["seconds"] for one in row["probes"]}
     prior = replace(machine, efficiency=guess(machine.dtype))

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from torch.profiler import ProfilerActivity, profile, record_function  # noqa: E402
 
+from held_bytes import highest_held_bytes  # noqa: E402
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_paper, on_rig  # noqa: E402
 from tenfold.data.tokenize import Sample  # noqa: E402
 from tenfold.job import KINDS, Job, bytes_by_kind, moments, peak_bytes, peak_moment  # noqa: E402
@@ -46,13 +47,7 @@ def live_peak(rig: Rig, samples: Sequence[Sample], dtype: torch.dtype) -> int:
         with autocast(torch.device("cpu"), dtype):
             loss = rig.loss(rig.model, batch)
         loss.backward()
-    events = found.profiler.kineto_results.events()  # type: ignore[union-attr]
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    held = highest = 0
-    for _, change in changes:
-        held += change
-        highest = max(highest, held)
-    return highest
+    return highest_held_bytes(found)
 
 
 def computed_bytes(job: Job) -> float:

@@ -12,21 +12,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch.overrides import TorchFunctionMode  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
+from accuracy.launch_counter import LaunchCounter  # noqa: E402
 from tenfold.cuts import Cut, FineTune, LoRA, Pack, Quantize, on_paper, on_rig  # noqa: E402
 from tenfold.job.launches import SMALL_8BIT, UPDATE_8BIT, UPDATE_SMALL, block_launches  # noqa: E402
 from tenfold.rig import packing, segments  # noqa: E402
 from tenfold.rig.precision import autocast  # noqa: E402
 from tenfold.run.adam8bit import Adam8bit  # noqa: E402
 from test_job import DECODERS, make_job, make_rig, rows_of  # noqa: E402
-
-FREE = {
-    "view", "_unsafe_view", "t", "transpose", "permute", "expand", "select", "slice", "unsqueeze", "squeeze",
-    "as_strided", "detach", "alias", "split", "split_with_sizes", "unbind", "reshape", "_reshape_alias", "lift_fresh",
-    "is_same_size", "empty", "empty_like", "new_empty", "new_empty_strided", "empty_strided", "diagonal", "unflatten",
-}  # fmt: skip
-"""Operations that launch nothing."""
 
 WIDENED = {torch.nn.functional.layer_norm, torch.layer_norm, torch.Tensor.pow, torch.Tensor.__pow__, torch.pow}
 """Of what stock layers call: functions that autocast computes in float32 on a GPU, and leaves as they come on a CPU."""
@@ -41,18 +34,6 @@ COMBINATIONS: dict[str, tuple[Cut, ...]] = {
 }
 TOLERANCE = 0.2
 UNEQUAL, EQUAL = (120, 90, 64, 17), (96, 96, 96)
-
-
-class Counter(TorchDispatchMode):
-    """Counts what is launched."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += func.overloadpacket.__name__ not in FREE
-        return func(*args, **(kwargs or {}))
 
 
 class CastsOfGpu(TorchFunctionMode):
@@ -88,9 +69,9 @@ def launched(
             weight.data = weight.data.float()  # as run/optimizer
         rig.model.train()
         (batch,) = rig.layout(samples)
-        with autocast(torch.device("cpu"), dtype), Counter() as forward, CastsOfGpu() if gpu else nullcontext():
+        with autocast(torch.device("cpu"), dtype), LaunchCounter() as forward, CastsOfGpu() if gpu else nullcontext():
             loss = rig.loss(rig.model, batch)
-        with Counter() as backward:
+        with LaunchCounter() as backward:
             loss.backward()
         counts.append((forward.count, backward.count))
     (one, three) = counts
@@ -155,7 +136,7 @@ def test_eight_bit_moments_launch_as_counted() -> None:
         weight.grad = torch.ones_like(weight)
         optimizer = Adam8bit([{"params": [weight], "weight_decay": 0.1}], (0.9, 0.999), 1e-8)
         optimizer.step()
-        with Counter() as counter:
+        with LaunchCounter() as counter:
             optimizer.step()
         counts.append(counter.count)
     assert pytest.approx(counts, abs=3) == [UPDATE_8BIT, UPDATE_SMALL]

@@ -14,6 +14,7 @@ import transformers  # noqa: E402
 from torch.profiler import ProfilerActivity, profile, record_function  # noqa: E402
 
 import tenfold  # noqa: E402
+from held_bytes import highest_held_bytes  # noqa: E402
 from tenfold.cuts import WarmStart, cut_from_dict  # noqa: E402
 from tenfold.data import read_tokenizer  # noqa: E402
 from tenfold.rig.model import build_rig, load_pretrained  # noqa: E402
@@ -45,12 +46,7 @@ def held_peak(recipe: dict[str, Any], cut: WarmStart) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found, record_function("change"):
         nats_per_byte(rig, tokenizer, ["".join(plain_texts(40, 7))[:1500]])
         change_model(replace(rig, texts=tuple(domain_texts(40))), cut)
-    events = found.profiler.kineto_results.events()  # type: ignore[union-attr]
-    held = highest = 0
-    for _, change in sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"):
-        held += change
-        highest = max(highest, held)
-    return weights + highest
+    return weights + highest_held_bytes(found)
 
 
 @pytest.mark.parametrize(

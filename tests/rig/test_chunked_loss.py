@@ -8,6 +8,7 @@ torch = pytest.importorskip("torch")
 
 from torch.profiler import ProfilerActivity, profile  # noqa: E402
 
+from held_bytes import highest_held_bytes  # noqa: E402
 from tenfold.rig.chunked_loss import ChunkLoss, chunked_cross_entropy, loss_in_one_pass, loss_in_place  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # torch 2.11's
@@ -26,13 +27,7 @@ def live_bytes(chunks: int, dtype: torch.dtype, chunk_loss: ChunkLoss = loss_in_
     targets = torch.randint(0, VOCABULARY, (len(hidden),), generator=generator)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         chunked_cross_entropy(hidden, weight, None, targets, ROWS, chunk_loss).backward()
-    events = found.profiler.kineto_results.events()  # type: ignore[union-attr]
-    changes = sorted((event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]")
-    held = highest = 0
-    for _, change in changes:
-        held += change
-        highest = max(highest, held)
-    return highest / CELLS
+    return highest_held_bytes(found) / CELLS
 
 
 def keeping_the_last(chunk_loss: ChunkLoss) -> ChunkLoss:

@@ -19,11 +19,7 @@ def check_warm_start(recipe: Recipe, shape: Shape, tokenizer: Tokenizer) -> None
     if not isinstance(wish, WarmStartWish):
         return
     _check_numbers("keep_layers", wish.keep_layers, shape, "model")
-    if wish.intermediate_size is not None and wish.intermediate_size > shape.intermediate_size:
-        raise InputError(
-            f"cuts.warm_start.intermediate_size: found {wish.intermediate_size}, but the model has"
-            f" {shape.intermediate_size}; write fewer"
-        )
+    shape.with_blocks(shape.layers, wish.intermediate_size or shape.intermediate_size)
     shape.with_width(wish.hidden_size or 0, wish.num_attention_heads or 0)
     if wish.grow_layers and shape.post_norm:
         raise InputError(

@@ -118,7 +118,12 @@ class Shape:
         )
 
     def with_blocks(self, layers: int, intermediate_size: int) -> Shape:
-        """This shape with so many blocks, and feed-forward parts so wide."""
+        """This shape with so many blocks, and feed-forward parts so wide. Raises InputError on more than there are."""
+        if intermediate_size > self.intermediate_size:
+            raise InputError(
+                f"cuts.warm_start.intermediate_size: found {intermediate_size}, but the model has"
+                f" {self.intermediate_size}; write fewer"
+            )
         outputs = {"gate": intermediate_size, "up": intermediate_size, "gate_up": 2 * intermediate_size}
         inputs = {"down": intermediate_size}
         linears = tuple(

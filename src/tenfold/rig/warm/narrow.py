@@ -14,7 +14,6 @@ import torch
 from transformers import PreTrainedModel
 
 from tenfold.cuts.warm_start import WarmStart
-from tenfold.errors import InputError
 from tenfold.rig.precision import cast_weights
 from tenfold.shape import Shape, shape_from_config
 from tenfold.shape.families import Family
@@ -30,20 +29,15 @@ def narrowed(model: PreTrainedModel, cut: WarmStart, path: str, family: Family) 
     Raises InputError on a width that the model cannot have.
     """
     wide = shape_from_config(type(model).__name__, model.config.to_dict())
-    narrow = wide.with_width(cut.hidden_size, cut.num_attention_heads)
-    neurons = cut.intermediate_size or wide.intermediate_size
-    if neurons > wide.intermediate_size:
-        raise InputError(
-            f"cuts.warm_start.intermediate_size: found {neurons}, but the model has {wide.intermediate_size}; write"
-            " fewer"
-        )
+    narrow = wide.with_blocks(wide.layers, cut.intermediate_size or wide.intermediate_size)
+    narrow = narrow.with_width(cut.hidden_size, cut.num_attention_heads)
     weights = dict(model.state_dict())
     blocks = [Block(weights, f"{path}.{place}.", family, wide) for place in range(wide.layers)]
     channels = _strongest(_channel_weight(model, blocks), narrow.hidden_size)
     for block in blocks:
-        block.keep_neurons(_strongest(block.neuron_weight(), neurons))
+        block.keep_neurons(_strongest(block.neuron_weight(), narrow.intermediate_size))
         block.keep_heads(_strongest(block.group_weight(), narrow.kv_heads))
-    changed = _built(model, wide, narrow, neurons)
+    changed = _built(model, wide, narrow)
     for name, wanted in changed.state_dict().items():
         for dimension, (now, then) in enumerate(zip(weights[name].shape, wanted.shape, strict=True)):
             if now != then:
@@ -156,13 +150,13 @@ def _share(matrix: torch.Tensor, dimension: int) -> torch.Tensor:
     return squares / squares.sum().clamp_min(1e-12)
 
 
-def _built(model: PreTrainedModel, wide: Shape, narrow: Shape, neurons: int) -> PreTrainedModel:
+def _built(model: PreTrainedModel, wide: Shape, narrow: Shape) -> PreTrainedModel:
     """A model of the same kind from the narrow configuration."""
     settings = model.config.to_dict()
     for key, size in (
         ("hidden_size", narrow.hidden_size),
         ("heads", narrow.heads),
-        ("intermediate_size", neurons),
+        ("intermediate_size", narrow.intermediate_size),
     ):
         name = next((name for name in NAMES[key] if name in settings), key)
         settings[name] = size
