@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from array import array
 from collections import Counter
@@ -40,8 +41,9 @@ def test_labels_bear_one_loss_a_row() -> None:
     assert Workload.from_samples([Sample([1, 2], None, 0, "a.csv", 1)] * 5, labels=2).loss_tokens == 5
 
 
+@pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize(("batch_rows", "micro_rows"), [(32, 8), (32, 5), (10, 10), (1, 1), (1000, 64), (7, 32)])
-def test_expected_padding_is_that_of_shuffled_batches(batch_rows: int, micro_rows: int) -> None:
+def test_expected_padding_is_that_of_shuffled_batches(batch_rows: int, micro_rows: int, multiple: int) -> None:
     lengths = make_lengths()
     draw = random.Random(1)
     tokens, pairs, batches = 0, 0, 0
@@ -49,10 +51,11 @@ def test_expected_padding_is_that_of_shuffled_batches(batch_rows: int, micro_row
         draw.shuffle(lengths)
         steps = [lengths[start : start + batch_rows] for start in range(0, len(lengths), batch_rows)]
         for micro in (step[at : at + micro_rows] for step in steps for at in range(0, len(step), micro_rows)):
-            tokens += len(micro) * max(micro)
-            pairs += len(micro) * max(micro) ** 2
+            longest = math.ceil(max(micro) / multiple) * multiple
+            tokens += len(micro) * longest
+            pairs += len(micro) * longest**2
             batches += 1
-    epoch = make_workload(lengths).padded_epoch(batch_rows, min(micro_rows, batch_rows))
+    epoch = make_workload(lengths).padded_epoch(batch_rows, min(micro_rows, batch_rows), multiple)
     assert epoch.micro_batches == batches / DRAWS
     assert epoch.tokens == pytest.approx(tokens / DRAWS, rel=0.01)
     assert epoch.pairs == pytest.approx(pairs / DRAWS, rel=0.02)
@@ -119,6 +122,7 @@ def test_buckets_are_those_of_the_rig(lengths: list[int]) -> None:
 def test_the_largest_padded_micro_batch_has_the_longest_row() -> None:
     workload = make_workload([10] * 99 + [300])
     assert workload.largest_padded(8) == MicroBatch(8, 2400, 300, 2400, 2400 * 300, masked=True)
+    assert workload.largest_padded(8, 16) == MicroBatch(8, 2432, 304, 2432, 2432 * 304, masked=True)
     assert not workload.largest_padded(1).masked
     assert not make_workload([10] * 99).largest_padded(8).masked
 

@@ -132,7 +132,7 @@ class Workload:
 
     def expected_longest(self, rows: int) -> float:
         """The expected longest of `rows` different random rows, exact: the sum of l x (P(all <= l) - P(all < l))."""
-        return _longest_moments(self, min(rows, self.rows))[0]
+        return _longest_moments(self, min(rows, self.rows), 1)[0]
 
     def tokens_of(self, rows: int) -> float:
         """A high value of the tokens in `rows` different random rows: mean plus three standard deviations."""
@@ -142,9 +142,12 @@ class Workload:
             return self.tokens
         return min(rows * self.longest, rows * self.mean + 3 * sqrt(rows * variance))
 
-    def padded_epoch(self, batch_rows: int, micro_rows: int) -> Epoch:
-        """A shuffled pass in steps of `batch_rows`, in padded micro-batches of `micro_rows`: the exact expectation."""
-        return _padded_epoch(self, batch_rows, micro_rows)
+    def padded_epoch(self, batch_rows: int, micro_rows: int, multiple: int = 1) -> Epoch:
+        """A shuffled pass in steps of `batch_rows`, in padded micro-batches of `micro_rows`: the exact expectation.
+
+        Rows are padded on to a multiple of so many tokens.
+        """
+        return _padded_epoch(self, batch_rows, micro_rows, multiple)
 
     def packed_epoch(self, batch_rows: int, tokens: int, multiple: int = 1, ragged: bool = False) -> Epoch:
         """A pass in steps of `batch_rows`, packed into micro-batches of `tokens`, by way of a representative epoch.
@@ -154,11 +157,11 @@ class Workload:
         """
         return _packed_epoch(self, batch_rows, tokens, multiple, ragged)
 
-    def largest_padded(self, micro_rows: int) -> MicroBatch:
+    def largest_padded(self, micro_rows: int, multiple: int = 1) -> MicroBatch:
         """The micro-batch with the longest row: every epoch has it."""
-        rows = min(micro_rows, self.rows)
-        cells = float(rows * self.longest)
-        return MicroBatch(rows, cells, self.longest, cells, cells * self.longest, rows > 1 and len(self.lengths) > 1)
+        rows, longest = min(micro_rows, self.rows), _filled(self.longest, multiple)
+        cells = rows * longest
+        return MicroBatch(rows, cells, longest, cells, cells * longest, rows > 1 and len(self.lengths) > 1)
 
     def largest_packed(self, batch_rows: int, tokens: int, multiple: int = 1) -> MicroBatch:
         """The fullest micro-batch to be expected: up to `tokens`, or a longer row that stands alone, filled up."""
@@ -166,8 +169,8 @@ class Workload:
 
 
 @lru_cache(maxsize=1024)
-def _longest_moments(workload: Workload, rows: int) -> tuple[float, float]:
-    """Expected longest of `rows` rows drawn without replacement, and expected square of it."""
+def _longest_moments(workload: Workload, rows: int, multiple: int) -> tuple[float, float]:
+    """Expected longest of `rows` rows drawn without replacement, padded on, and expected square of it."""
     below, seen, first, second = 0.0, 0, 0.0, 0.0
     # P(all rows <= l) = C(n(l), rows) / C(n, rows), with n(l) rows as short as l; the factors of rows! cancel.
     every = lgamma(workload.rows + 1) - lgamma(workload.rows - rows + 1)
@@ -176,21 +179,22 @@ def _longest_moments(workload: Workload, rows: int) -> tuple[float, float]:
         if seen < rows:
             continue
         share = 1.0 if seen == workload.rows else exp(lgamma(seen + 1) - lgamma(seen - rows + 1) - every)
-        first += length * (share - below)
-        second += length**2 * (share - below)
+        longest = _filled(length, multiple)
+        first += longest * (share - below)
+        second += longest**2 * (share - below)
         below = share
     return first, second
 
 
 @lru_cache(maxsize=1024)
-def _padded_epoch(workload: Workload, batch_rows: int, micro_rows: int) -> Epoch:
+def _padded_epoch(workload: Workload, batch_rows: int, micro_rows: int, multiple: int) -> Epoch:
     full_steps, last = divmod(workload.rows, batch_rows)
     count, tokens, pairs = 0.0, 0.0, 0.0
     for steps, step_rows in ((full_steps, batch_rows), (1, last)):
         whole, rest = divmod(step_rows, micro_rows)
         for batches, rows in ((whole, micro_rows), (1, rest)):
             if steps and batches and rows:
-                longest, squared = _longest_moments(workload, rows)
+                longest, squared = _longest_moments(workload, rows, multiple)
                 count += steps * batches
                 tokens += steps * batches * rows * longest
                 pairs += steps * batches * rows * squared
@@ -208,7 +212,7 @@ def _packed_epoch(workload: Workload, batch_rows: int, tokens: int, multiple: in
 
 
 def _filled(tokens: float, multiple: int) -> float:
-    return ceil(tokens / multiple) * multiple
+    return float(ceil(tokens / multiple) * multiple)
 
 
 def _ragged_pairs(lengths: Sequence[int], multiple: int) -> float:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+import torch
 
 from paper import CONFIG, ROWS, machines
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_paper
+from tenfold.data.tokenize import Sample
 from tenfold.job import Job, Work, evaluation_work, seconds_by_part, training_work, work_seconds
 from tenfold.job.seconds import PROCESS_PARTS, process_seconds
 from tenfold.machine import Machine, gpu_named, local_machine
+from tenfold.rig.batch import PaddedLayout
+from tenfold.rig.filler import filled_multiple
 from tenfold.shape import shape_from_config
 from tenfold.workload import Workload
 
@@ -64,6 +69,21 @@ def test_steady_micro_batches_are_filled_up() -> None:
     assert job.filled_multiple == 1024
     assert job.computed_tokens > job.tokens_trained
     assert job_of(LORA, Pack(8192), Fuse()).computed_tokens == job.tokens_trained
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_where_new_shapes_are_compiled_micro_batches_are_filled_up(dtype: Literal["bfloat16", "float32"]) -> None:
+    """As by the layouts of the run: rig/batch, rig/packing."""
+    cpu = replace(local_machine(), vendor_kind="cpu", flops={dtype: 1e12})
+    assert cpu.dtype == dtype
+    device, narrow = torch.device("cpu"), getattr(torch, dtype)
+    assert job_of(LORA, Pack(1024), machine=cpu).filled_multiple == filled_multiple(device, narrow, 1024)
+    layout = PaddedLayout(4, 0, filled_multiple(device, narrow, 1))
+    rows = [Sample(array("I", [1] * length), bytes(length), None, "a", 1) for length in (30, 50, 20, 41)]
+    (batch,) = layout(rows)
+    workload = Workload(((20, 1), (30, 1), (41, 1), (50, 1)), loss_tokens=137)
+    job = job_of(LORA, machine=cpu, workload=workload)
+    assert (job.largest.longest, job.epoch.tokens) == (batch.input_ids.shape[1], batch.input_ids.numel())
 
 
 def test_attention_goes_to_the_kernel_that_can_do_it() -> None:

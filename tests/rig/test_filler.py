@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rigs import make_rig, make_rows, relative_error, step_gradient
-from tenfold.cuts import LoRA, Pack, on_rig
+from tenfold.cuts import Cut, Fuse, LoRA, Pack, on_rig
+from tenfold.rig.batch import Batch, PaddedLayout
 from tenfold.rig.chunked_loss import chunked_cross_entropy
 from tenfold.rig.filler import filled_multiple
 from tenfold.rig.packing import PackedLayout
@@ -42,6 +43,61 @@ def test_filler_changes_no_step(family: str, task: Task) -> None:
     filled_loss, filled_gradient = step_gradient(filled, rows)
     assert filled_loss == pytest.approx(loss, rel=2e-6)
     assert relative_error(gradient, filled_gradient) < 2e-6
+
+
+def with_fewest(rig: Rig, fewest: int) -> Rig:
+    assert isinstance(rig.layout, PaddedLayout)
+    return replace(rig, layout=replace(rig.layout, rows=2, fewest=fewest))
+
+
+@pytest.mark.parametrize(("family", "task"), CASES)
+def test_padding_on_changes_no_step(family: str, task: Task) -> None:
+    rows = make_rows(task)
+    rig = make_rig(family, task)
+    plain, filled = with_fewest(rig, 1), with_fewest(rig, 32)
+    shapes = [batch.input_ids.shape for batch in filled.layout(rows)]
+    assert all(length % 16 == 0 for _, length in shapes)
+    assert any(before.input_ids.shape != after for before, after in zip(plain.layout(rows), shapes, strict=True))
+    loss, gradient = step_gradient(plain, rows)
+    filled_loss, filled_gradient = step_gradient(filled, rows)
+    assert filled_loss == pytest.approx(loss, rel=2e-6)
+    assert relative_error(gradient, filled_gradient) < 2e-6
+
+
+def test_rows_of_one_length_are_left_as_they_are() -> None:
+    """They repeat by themselves, and attention is fastest where none is masked."""
+    rows = [row for row in make_rows("sft") if len(row.input_ids) == len(make_rows("sft")[0].input_ids)]
+    batches = with_fewest(make_rig("llama", "sft"), 64).layout(rows)
+    assert all(batch.attention_mask is None for batch in batches)
+
+
+@pytest.mark.parametrize("pack", [(), (Pack(tokens=64),)], ids=["padded", "packed"])
+def test_the_last_block_sees_a_number_of_rows_that_repeats(pack: tuple[Cut, ...]) -> None:
+    """Of tokens that bear loss, and one that bears none as often as it takes: it changes no step."""
+    rows = make_rows("sft")
+    rig = on_rig((*pack, Fuse()), make_rig("llama", "sft"))
+    filled = with_multiple(rig, 16) if pack else with_fewest(rig, 16)
+    batches = filled.layout(rows)
+    assert all(len(batch.loss_index) % 16 == 0 for batch in batches)
+    assert any(len(batch.loss_index) > batch.loss_count for batch in batches)
+    loss, gradient = step_gradient(rig, rows)
+    filled_loss, filled_gradient = step_gradient(filled, rows)
+    assert filled_loss == pytest.approx(loss, rel=2e-6)
+    assert relative_error(gradient, filled_gradient) < 2e-6
+
+
+def test_a_row_of_loss_in_the_place_of_the_idle_one_is_noticed() -> None:
+    rows = make_rows("sft")
+    rig = with_multiple(on_rig((Pack(tokens=64), Fuse()), make_rig("llama", "sft")), 16)
+
+    def doubled(batch: Batch) -> Batch:
+        places = batch.loss_index.clone()
+        places[batch.loss_count :] = places[0]
+        return replace(batch, loss_index=places)
+
+    _, gradient = step_gradient(rig, rows)
+    wrong = replace(rig, layout=lambda samples: [doubled(batch) for batch in rig.layout(samples)])
+    assert relative_error(gradient, step_gradient(wrong, rows)[1]) > 1e-4
 
 
 def test_filler_that_bears_loss_is_noticed() -> None:

@@ -18,6 +18,9 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20
 STEPS_OF_LENGTH = 8
 """Packed micro-batches are so many eighths of their budget long where shapes repeat: rig/packing, rig/filler."""
 
+FEWEST = 64
+"""Tokens that a micro-batch is filled up to at least where each new shape is compiled: rig/filler."""
+
 
 COUNTED_OF_ROWS = ("steps", "rows_trained", "epoch", "largest")
 """Properties that depend on rows and their layout alone, and take long to count."""
@@ -195,14 +198,15 @@ class Job:
 
     @property
     def filled_multiple(self) -> int:
-        """Packed micro-batches are filled up to a multiple of so many tokens: rig/packing, rig/filler."""
-        if self.packed_tokens is None or self.task == "classify":
-            return 1
-        if self.steady:
+        """Packed micro-batches are filled up to a multiple of so many tokens, rows of unlike length padded on to one:
+        rig/packing, rig/batch, rig/filler."""
+        compiles = self.machine.vendor_kind == "cpu" and self.dtype_bytes < 4
+        if self.packed_tokens is None:
+            rows = min(self.micro_rows, self.batch_size)
+            return ceil(FEWEST / rows) if compiles and rows > 1 and len(self.workload.lengths) > 1 else 1
+        if self.steady and self.task != "classify":
             return max(1, self.packed_tokens // STEPS_OF_LENGTH)
-        if self.machine.vendor_kind == "cpu" and self.dtype_bytes < 4:
-            return max(64, 1 << (self.packed_tokens // STEPS_OF_LENGTH).bit_length() - 1)
-        return 1
+        return max(FEWEST, 1 << (self.packed_tokens // STEPS_OF_LENGTH).bit_length() - 1) if compiles else 1
 
     @cached_property
     def steps(self) -> int:
@@ -236,14 +240,15 @@ class Job:
             return self.workload.packed_epoch(
                 self.batch_size, self.packed_tokens, self.filled_multiple, ragged=self.steady
             )
-        return self.workload.padded_epoch(self.batch_size, min(self.micro_rows, self.batch_size))
+        rows = min(self.micro_rows, self.batch_size)
+        return self.workload.padded_epoch(self.batch_size, rows, self.filled_multiple)
 
     @cached_property
     def largest(self) -> MicroBatch:
         """The micro-batch that needs most memory."""
         if self.packed_tokens is not None:
             return self.workload.largest_packed(self.batch_size, self.packed_tokens, self.filled_multiple)
-        return self.workload.largest_padded(min(self.micro_rows, self.batch_size))
+        return self.workload.largest_padded(min(self.micro_rows, self.batch_size), self.filled_multiple)
 
     @property
     def computed_tokens(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from math import ceil
 
 import torch
 
@@ -30,7 +31,7 @@ class Batch:
     targets: torch.Tensor
     """classify: [B] label numbers. Otherwise [B, L]: the next token where it bears loss, else IGNORED."""
     loss_index: torch.Tensor
-    """[N] int64, the flat positions of targets that bear loss; in steady shapes also of some that do not."""
+    """[N] int64, the flat positions of targets that bear loss, and of some that do not where N shall repeat."""
     rows: int
     tokens: int
     loss_count: int
@@ -54,6 +55,12 @@ def next_token_targets(sample: Sample) -> list[int]:
     return [token if bears else IGNORED for token, bears in zip(ids[1:], mask[1:], strict=True)] + [IGNORED]
 
 
+def loss_places(targets: torch.Tensor, multiple: int = 1, idle: int = 0) -> torch.Tensor:
+    """Flat places of the targets that bear loss, and `idle`, one that bears none, again and again up to a multiple."""
+    bearing = (targets.flatten() != IGNORED).nonzero().flatten()
+    return torch.cat([bearing, bearing.new_full((-len(bearing) % multiple,), idle)])
+
+
 def batch_from_tensors(input_ids: torch.Tensor, labels: torch.Tensor, attention_mask: torch.Tensor | None) -> Batch:
     """A padded batch from what a transformers model takes: labels [B] or [B, L], the latter not shifted yet."""
     targets = labels
@@ -66,7 +73,7 @@ def batch_from_tensors(input_ids: torch.Tensor, labels: torch.Tensor, attention_
         position_ids=None,
         segments=None,
         targets=targets,
-        loss_index=(targets.flatten() != IGNORED).nonzero().flatten(),
+        loss_index=loss_places(targets),
         rows=len(input_ids),
         tokens=input_ids.numel() if attention_mask is None else int(attention_mask.sum()),
         loss_count=int((targets != IGNORED).sum()),
@@ -79,17 +86,23 @@ class PaddedLayout:
 
     rows: int
     pad_id: int
+    fewest: int = 1
+    """Micro-batches of unlike rows are padded on to a multiple of so many tokens, and as many targets are looked at."""
 
     def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
         """The samples of one optimizer step as micro-batches, in their order."""
-        batches = [pad(samples[start : start + self.rows], self.pad_id) for start in range(0, len(samples), self.rows)]
+        parts = [samples[start : start + self.rows] for start in range(0, len(samples), self.rows)]
+        batches = [pad(part, self.pad_id, ceil(self.fewest / self.rows), self.fewest) for part in parts]
         # Rows of one length need no mask, and the attention kernels that take none are the fast ones.
         return [replace(b, attention_mask=None) if b.tokens == b.input_ids.numel() else b for b in batches]
 
 
-def pad(samples: Sequence[Sample], pad_id: int) -> Batch:
-    """One padded micro-batch."""
-    length = max(len(sample.input_ids) for sample in samples)
+def pad(samples: Sequence[Sample], pad_id: int, length_multiple: int = 1, loss_multiple: int = 1) -> Batch:
+    """One padded micro-batch. Rows that differ in length become a multiple long."""
+    lengths = {len(sample.input_ids) for sample in samples}
+    length = max(lengths)
+    if len(lengths) > 1:
+        length += -length % length_multiple
     input_ids = torch.full((len(samples), length), pad_id, dtype=torch.long)
     attention_mask = torch.zeros((len(samples), length), dtype=torch.long)
     for row, sample in enumerate(samples):
@@ -107,7 +120,7 @@ def pad(samples: Sequence[Sample], pad_id: int) -> Batch:
         position_ids=None,
         segments=None,
         targets=targets,
-        loss_index=(targets.flatten() != IGNORED).nonzero().flatten(),
+        loss_index=loss_places(targets, loss_multiple, idle=len(samples[0].input_ids) - 1),
         rows=len(samples),
         tokens=int(attention_mask.sum()),
         loss_count=int((targets != IGNORED).sum()),

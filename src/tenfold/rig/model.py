@@ -17,6 +17,7 @@ from transformers import (
 
 from tenfold.errors import InputError
 from tenfold.rig.batch import PaddedLayout
+from tenfold.rig.filler import filled_multiple
 from tenfold.rig.loss import classification_loss, next_token_loss
 from tenfold.rig.out_of_memory import ran_out_of_memory
 from tenfold.rig.precision import default_dtype
@@ -80,7 +81,9 @@ def build_rig(
         task=task,
         source=source,
         device=torch.device(device),
-        layout=PaddedLayout(micro_batch_rows, int(config.pad_token_id or 0)),
+        layout=PaddedLayout(
+            micro_batch_rows, int(config.pad_token_id or 0), filled_multiple(torch.device(device), dtype, 1)
+        ),
         loss=classification_loss if task == "classify" else next_token_loss,
         dtype=dtype,
         labels=labels,

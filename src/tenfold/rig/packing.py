@@ -13,7 +13,7 @@ from transformers import AttentionInterface, PreTrainedModel
 from tenfold.data.tokenize import Sample
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig.attention import attend_packed
-from tenfold.rig.batch import IGNORED, Batch, next_token_targets, pad
+from tenfold.rig.batch import IGNORED, Batch, loss_places, next_token_targets, pad
 from tenfold.rig.filler import filled_multiple
 from tenfold.rig.last_block import LOSS_ROWS
 from tenfold.rig.precision import autocast
@@ -58,21 +58,18 @@ class PackedLayout:
         if rows[0].label is not None:  # the head of a classifier wants its rows apart: the model packs and unpacks
             return replace(pad(rows, self.pad_id), segments=segment_rows(lengths, self.multiple))
         filling = filling_rows(lengths, self.tokens) if self.steady else filling_tokens(lengths, self.multiple)
-        targets = [target for row in rows for target in next_token_targets(row)] + [IGNORED] * sum(filling)
-        bearing = [place for place, target in enumerate(targets) if target != IGNORED]
-        idle: list[int] = []
-        if self.steady:  # a row's last token never bears loss
-            idle = [lengths[0] - 1] * (-len(bearing) % max(1, len(targets) // STEPS_OF_LENGTH))
+        targets = torch.tensor([t for row in rows for t in next_token_targets(row)] + [IGNORED] * sum(filling))
+        multiple = max(1, len(targets) // STEPS_OF_LENGTH) if self.steady else self.multiple
         return Batch(
             input_ids=torch.tensor([[token for row in rows for token in row.input_ids] + [self.pad_id] * sum(filling)]),
             attention_mask=None,
             position_ids=torch.tensor([[place for length in (*lengths, *filling) for place in range(length)]]),
             segments=ragged_rows([*lengths, *filling]) if self.steady else segment_rows(lengths, self.multiple),
-            targets=torch.tensor([targets]),
-            loss_index=torch.tensor(bearing + idle, dtype=torch.long),
+            targets=targets[None],
+            loss_index=loss_places(targets, multiple, idle=lengths[0] - 1),  # a row's last token never bears loss
             rows=len(rows),
             tokens=sum(lengths),
-            loss_count=len(bearing),
+            loss_count=int((targets != IGNORED).sum()),
         )
 
 
