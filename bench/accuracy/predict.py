@@ -14,7 +14,7 @@ from configurations import Configuration
 from shapes import SHAPES
 from tenfold.calibrate.probe import Probe
 from tenfold.cuts import Checkpoint, cut_from_dict
-from tenfold.job import Job, Work, evaluation_work, moments, seconds_on, training_work
+from tenfold.job import Job, Work, checking_work, evaluation_work, moments, seconds_on, training_work
 from tenfold.job.fit import Observation, fit_efficiency
 from tenfold.job.seconds import process_seconds
 from tenfold.machine import Efficiency, Machine, gpus, local_machine
@@ -84,7 +84,9 @@ class Case:
 
     def predicted_wall_seconds(self, efficiency: Efficiency) -> float:
         machine = replace(self.job.machine, efficiency=efficiency)
-        return process_seconds(seconds_on(self.job, machine, training_work(self.job), evaluation_work(self.job)))
+        return process_seconds(
+            seconds_on(self.job, machine, training_work(self.job), evaluation_work(self.job), checking_work(self.job))
+        )
 
 
 def held_gradient_bytes(job: Job) -> float:
@@ -168,7 +170,8 @@ def _recipe_job(row: dict[str, Any], here: Machine) -> Job:
         {"model": "m", "task": configuration.task, "data": {"train": "rows.jsonl"}, **configuration.sections()}
     )
     dense = dense_job(recipe, shape, workload, here.computing_in(recipe.train.dtype))
-    dense = replace(dense, micro_rows=recipe.train.micro_batch_size or recipe.train.batch_size)
+    rows = recipe.train.micro_batch_size or recipe.train.batch_size
+    dense = replace(dense, micro_rows=rows, checked="check" in row["measured"]["seconds_by_part"])
     wish = checkpoint_wish(recipe, shape.layers)
     options = (
         *fine_tune_options(recipe),

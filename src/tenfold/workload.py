@@ -142,6 +142,16 @@ class Workload:
             return self.tokens
         return min(rows * self.longest, rows * self.mean + 3 * sqrt(rows * variance))
 
+    def quantiles(self, count: int) -> list[int]:
+        """`count` lengths at even quantiles, shortest first."""
+        found: list[int] = []
+        seen = 0
+        for length, rows in self.lengths:
+            seen += rows
+            while len(found) < count and (len(found) + 0.5) * self.rows / count < seen:
+                found.append(length)
+        return found
+
     def padded_epoch(self, batch_rows: int, micro_rows: int, multiple: int = 1) -> Epoch:
         """A shuffled pass in steps of `batch_rows`, in padded micro-batches of `micro_rows`: the exact expectation.
 
@@ -236,7 +246,7 @@ def _largest_packed(workload: Workload, batch_rows: int, tokens: int, multiple: 
 @lru_cache(maxsize=1024)
 def _representative_bins(workload: Workload, batch_rows: int, tokens: int) -> tuple[list[int], ...]:
     """The micro-batches, first-fit decreasing, of an epoch whose rows stand at even quantiles of the histogram."""
-    rows = _quantiles(workload, min(workload.rows, REPRESENTATIVE_ROWS))
+    rows = workload.quantiles(min(workload.rows, REPRESENTATIVE_ROWS))
     Random(0).shuffle(rows)
     bins: list[list[int]] = []
     for start in range(0, len(rows), batch_rows):
@@ -257,17 +267,6 @@ def _first_fit(lengths: Sequence[int], tokens: int) -> list[list[int]]:
             bins[place].append(length)
             used[place] += length
     return bins
-
-
-def _quantiles(workload: Workload, count: int) -> list[int]:
-    """`count` lengths at even quantiles, shortest first."""
-    found: list[int] = []
-    seen = 0
-    for length, rows in workload.lengths:
-        seen += rows
-        while len(found) < count and (len(found) + 0.5) * workload.rows / count < seen:
-            found.append(length)
-    return found
 
 
 def _buckets(lengths: Sequence[int]) -> tuple[int, float, float]:

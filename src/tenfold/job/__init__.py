@@ -2,6 +2,7 @@
 
 from tenfold.job.activations import block_bytes, kept_bytes
 from tenfold.job.bill import Bill, bill
+from tenfold.job.checking import checking_work
 from tenfold.job.flops import flops_by_part
 from tenfold.job.job import Job
 from tenfold.job.memory import KINDS, Moment, bytes_by_kind, moments, peak_by_blocks, peak_bytes, peak_moment
@@ -17,6 +18,7 @@ __all__ = [
     "bill",
     "block_bytes",
     "bytes_by_kind",
+    "checking_work",
     "evaluation_work",
     "flops_by_part",
     "kept_bytes",

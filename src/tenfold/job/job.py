@@ -76,6 +76,8 @@ class Job:
     save_every_steps: int | None = None
     """As the recipe states it."""
 
+    checked: bool = True
+    """The checks before the first step are made, as tenfold does and others do not."""
     pretrained: bool = False
     original: tuple[Shape, Workload] | None = None
     """Shape and workload before a warm start changed them."""

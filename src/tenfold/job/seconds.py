@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tenfold.job.activations import block_bytes, footprint
+from tenfold.job.checking import checking_work
 from tenfold.job.job import Job
 from tenfold.job.memory import MOMENT_BYTES
 from tenfold.job.work import Work, evaluation_work, every_micro_batch, training_work
@@ -17,7 +18,9 @@ HOST_LINKS = ((9.0, 50e9), (8.0, 25e9), (0.0, 12.5e9))
 """Bytes per second by least compute capability: 0.8 of PCI Express 5, 4 and 3 with 16 lanes (63, 31.5 and 15.8 GB/s by
 PCI-SIG's base specifications; the generation by NVIDIA's data sheets). The 0.8 is a guess, not measured."""
 
-PROCESS_PARTS = ("import", "tokenise", "warm_start", "load", "compile", "train", "evaluate", "checkpoint", "save")
+PROCESS_PARTS = (
+    "import", "tokenise", "warm_start", "load", "check", "compile", "train", "evaluate", "checkpoint", "save"
+)  # fmt: skip
 """Those that the run's own process spends; the others are the machine's and the market's."""
 
 
@@ -59,10 +62,10 @@ def work_seconds(work: Work, machine: Machine, efficiency: Efficiency | None = N
 
 def seconds_by_part(job: Job) -> dict[str, float]:
     """Predicted seconds of an undisturbed run: its steps by `work_seconds`, the rest by measured rates."""
-    return seconds_on(job, job.machine, training_work(job), evaluation_work(job))
+    return seconds_on(job, job.machine, training_work(job), evaluation_work(job), checking_work(job))
 
 
-def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work) -> dict[str, float]:
+def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work, checking: Work) -> dict[str, float]:
     """The same for a machine of the kind that the job was counted for, with its work counted before."""
     known, shape, workload = machine.overheads, job.shape, job.workload
     stored = shape.weights_bytes_on_disk or 2 * shape.parameters
@@ -77,6 +80,7 @@ def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work) -> 
         "download": 0.0 if machine.here else stored / known.download_bytes_per_second,
         "warm_start": _preparation_seconds(job, machine, load_seconds),
         "load": load_seconds + packed / known.stored_weights_per_second,
+        "check": work_seconds(checking, machine),
         "compile": known.compile_seconds * compiled_graphs(job),
         "train": train_seconds + stalled_seconds(job, machine, train_seconds),
         "evaluate": work_seconds(evaluation, machine),

@@ -36,4 +36,5 @@ def naive_job(job: Job, train: TrainWish) -> Job:
         epochs=baseline_epochs(train, job.workload.rows),
         evaluations=min(1, job.evaluations),
         optimizer="adamw",
+        checked=False,
     )

@@ -22,6 +22,7 @@ class Counted:
     peak_bytes: float
     training: Work
     evaluation: Work
+    checking: Work
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from tenfold.job import (
     Job,
     Work,
     bill,
+    checking_work,
     evaluation_work,
     peak_by_blocks,
     peak_bytes,
@@ -82,7 +83,7 @@ class Combination:
             job = self.base if cut is None else cut.price(self.base)
             cuts = self.cuts if cut is None else (*self.cuts, cut)
             peak = self.peak(job.recomputed_layers, job.offloaded_layers)
-            self.counted[cut] = Counted(job, cuts, peak, training_work(job), self.evaluation)
+            self.counted[cut] = Counted(job, cuts, peak, training_work(job), self.evaluation, self.checking)
         return self.counted[cut]
 
     @cached_property
@@ -94,6 +95,11 @@ class Combination:
     def evaluation(self) -> Work:
         """Of which no checkpoint changes anything."""
         return evaluation_work(self.base)
+
+    @cached_property
+    def checking(self) -> Work:
+        """Of a few short rows: what a checkpoint repeats of them is not worth counting again."""
+        return checking_work(self.base)
 
     def _train_seconds(self, cut: Checkpoint, machine: Machine) -> float:
         """Of all that is billed the part that a checkpoint changes."""
@@ -141,7 +147,7 @@ def price_way(counted: Counted, machine: Machine) -> Way:
 
 def count(job: Job, cuts: tuple[Cut, ...]) -> Counted:
     """What a job with its cuts computes and holds."""
-    return Counted(job, cuts, peak_bytes(job), training_work(job), evaluation_work(job))
+    return Counted(job, cuts, peak_bytes(job), training_work(job), evaluation_work(job), checking_work(job))
 
 
 def room_bytes(machine: Machine) -> float:
@@ -166,7 +172,7 @@ def _at_each_price(counted: Counted, group: Sequence[Machine]) -> list[Way]:
     found: list[Way] = []
     saving, share = one_save_seconds(counted.job), saved_share(counted.job)
     for machine in group:
-        parts = seconds_on(counted.job, machine, counted.training, counted.evaluation)
+        parts = seconds_on(counted.job, machine, counted.training, counted.evaluation, counted.checking)
         found.append(Way(counted, counted.job.on(machine), bill(parts, machine, saving, share)))
     return found
 
