@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import os
 import subprocess
 import sys
@@ -37,6 +38,9 @@ from tenfold.machine import local_machine  # noqa: E402
 MOST_DISTURBED = 0.08
 """Cores that other processes, or the host, may keep busy on average while a leg runs; else it is measured again."""
 
+MOST_DRIFT = 0.08
+"""By which the computer's speed may differ, before and after a leg, from what it was when it was calibrated."""
+
 LEG_SECONDS = 100.0
 """No leg takes longer; none is begun with less left than the longest so far."""
 
@@ -48,8 +52,9 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
     collection = Collection(arguments.out, "plan-accuracy-cpu")
     collection.body.setdefault("date", datetime.date.today().isoformat())
     collection.body.setdefault("flops", dict(local_machine().flops))
-    if not collection.body.get("calibrations"):
+    if "reference" not in collection.body:
         calibrate_here(collection)
+    calibrated, before = collection.body["reference"], reference()
     started, longest = time.perf_counter(), 15.0
     for name in collection.missing([one.name for one in CPU]):
         if time.perf_counter() - started + longest > 60 * arguments.minutes:
@@ -62,7 +67,7 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
         except subprocess.TimeoutExpired:
             collection.add({"name": name, "error": f"took longer than {LEG_SECONDS:.0f} s"})
             continue
-        seconds = time.perf_counter() - leg_started
+        seconds, after = time.perf_counter() - leg_started, reference()
         longest = max(longest, seconds)
         if done.returncode != 0:
             row = {"name": name, "error": done.stderr.strip().splitlines()[-1]}
@@ -70,10 +75,26 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
             row = json.loads(out.read_text())
             if row["others_busy_cores"] > MOST_DISTURBED:
                 row = {"name": name, "error": f"disturbed: others kept {row['others_busy_cores']:.2f} cores busy"}
+            elif (most := max(drift(calibrated, now) for now in (before, after))) > MOST_DRIFT:
+                row = {"name": name, "error": f"the computer's speed was {most:.0%} off from its calibration"}
+            else:
+                row["reference"] = {"before": before, "after": after}
+        before = after
         collection.add(row)
         print(f"{name}: {seconds:.0f} s {row.get('error', '')[-200:]}", flush=True)
     left = collection.missing([one.name for one in CPU])
     print(f"{len(CPU) - len(left)} of {len(CPU)} measured: {arguments.out}")
+
+
+def reference() -> dict[str, float]:
+    """How fast the computer is just now."""
+    words = [sys.executable, str(HERE / "accuracy" / "reference.py")]
+    return json.loads(subprocess.run(words, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def drift(calibrated: dict[str, float], now: dict[str, float]) -> float:
+    """How far a product and a copy together are from what they took then."""
+    return abs(math.prod(now[name] / calibrated[name] for name in calibrated) ** (1 / len(calibrated)) - 1)
 
 
 def calibrate_here(collection: Collection) -> None:
@@ -81,8 +102,11 @@ def calibrate_here(collection: Collection) -> None:
     definitions = [definition(probe) for probe in probes_of(local_machine())]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "tenfold", "calibrate"]
+        before = reference()
         subprocess.run(command, env=os.environ | {"XDG_DATA_HOME": folder}, check=True)
+        after = reference()
         found = [json.loads(path.read_text()) for path in Path(folder).rglob("*.json")]
+    collection.body["reference"] = {name: (before[name] + after[name]) / 2 for name in before}
     collection.body["calibrations"] = [{**row, "definitions": definitions} for row in found]
     collection.save()
 
