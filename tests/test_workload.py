@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from tenfold.data.tokenize import Sample
-from tenfold.workload import MicroBatch, Workload, _buckets
+from tenfold.workload import MicroBatch, Workload, _buckets, filling_step
 
 DRAWS = 300
 
@@ -51,7 +51,8 @@ def test_expected_padding_is_that_of_shuffled_batches(batch_rows: int, micro_row
         draw.shuffle(lengths)
         steps = [lengths[start : start + batch_rows] for start in range(0, len(lengths), batch_rows)]
         for micro in (step[at : at + micro_rows] for step in steps for at in range(0, len(step), micro_rows)):
-            longest = math.ceil(max(micro) / multiple) * multiple
+            step = 1 if multiple == 1 else filling_step(max(micro), multiple)
+            longest = math.ceil(max(micro) / step) * step
             tokens += len(micro) * longest
             pairs += len(micro) * longest**2
             batches += 1
@@ -59,6 +60,15 @@ def test_expected_padding_is_that_of_shuffled_batches(batch_rows: int, micro_row
     assert epoch.micro_batches == batches / DRAWS
     assert epoch.tokens == pytest.approx(tokens / DRAWS, rel=0.01)
     assert epoch.pairs == pytest.approx(pairs / DRAWS, rel=0.02)
+
+
+@pytest.mark.parametrize("least", [2, 64])
+def test_sizes_to_fill_up_to_are_few_and_near(least: int) -> None:
+    """Eight an octave; filler is an eighth at most, but for what is shorter than eight of the least."""
+    sizes = {size: -(-size // filling_step(size, least)) * filling_step(size, least) for size in range(1, 4096)}
+    assert all(filled < size + max(least, size / 8) for size, filled in sizes.items())
+    assert len({filled for size, filled in sizes.items() if 1024 < size <= 2048}) == 8
+    assert len({filled for size, filled in sizes.items() if size <= 8 * least}) <= 8
 
 
 def test_rows_are_drawn_without_replacement() -> None:
@@ -122,7 +132,7 @@ def test_buckets_are_those_of_the_rig(lengths: list[int]) -> None:
 def test_the_largest_padded_micro_batch_has_the_longest_row() -> None:
     workload = make_workload([10] * 99 + [300])
     assert workload.largest_padded(8) == MicroBatch(8, 2400, 300, 2400, 2400 * 300, masked=True)
-    assert workload.largest_padded(8, 16) == MicroBatch(8, 2432, 304, 2432, 2432 * 304, masked=True)
+    assert workload.largest_padded(8, 16) == MicroBatch(8, 2560, 320, 2560, 2560 * 320, masked=True)
     assert not workload.largest_padded(1).masked
     assert not make_workload([10] * 99).largest_padded(8).masked
 

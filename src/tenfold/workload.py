@@ -155,7 +155,7 @@ class Workload:
     def padded_epoch(self, batch_rows: int, micro_rows: int, multiple: int = 1) -> Epoch:
         """A shuffled pass in steps of `batch_rows`, in padded micro-batches of `micro_rows`: the exact expectation.
 
-        Rows are padded on to a multiple of so many tokens.
+        `multiple`: rows are padded on to a multiple of `filling_step` of their length and this; 1 leaves them.
         """
         return _padded_epoch(self, batch_rows, micro_rows, multiple)
 
@@ -169,7 +169,7 @@ class Workload:
 
     def largest_padded(self, micro_rows: int, multiple: int = 1) -> MicroBatch:
         """The micro-batch with the longest row: every epoch has it."""
-        rows, longest = min(micro_rows, self.rows), _filled(self.longest, multiple)
+        rows, longest = min(micro_rows, self.rows), _padded_on(self.longest, multiple)
         cells = rows * longest
         return MicroBatch(rows, cells, longest, cells, cells * longest, rows > 1 and len(self.lengths) > 1)
 
@@ -189,7 +189,7 @@ def _longest_moments(workload: Workload, rows: int, multiple: int) -> tuple[floa
         if seen < rows:
             continue
         share = 1.0 if seen == workload.rows else exp(lgamma(seen + 1) - lgamma(seen - rows + 1) - every)
-        longest = _filled(length, multiple)
+        longest = _padded_on(length, multiple)
         first += longest * (share - below)
         second += longest**2 * (share - below)
         below = share
@@ -219,6 +219,16 @@ def _packed_epoch(workload: Workload, batch_rows: int, tokens: int, multiple: in
     buckets, _, pairs = (scale * sum(column) for column in zip(*found, strict=True))
     filled = scale * sum(_filled(sum(rows), multiple) for rows in bins)
     return Epoch(max(ceil(workload.rows / batch_rows), scale * len(bins)), filled, pairs, buckets)
+
+
+def filling_step(size: int, least: int) -> int:
+    """To a multiple of what `size` is filled up where sizes shall repeat: a power of two, so that at most an eighth is
+    filler and an octave has eight sizes, but `least` for short ones."""
+    return max(least, 1 << max(0, (size // 8).bit_length() - 1))
+
+
+def _padded_on(length: int, multiple: int) -> float:
+    return float(length) if multiple == 1 else _filled(length, filling_step(length, multiple))
 
 
 def _filled(tokens: float, multiple: int) -> float:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tenfold.machine import Machine
 from tenfold.shape import Shape
-from tenfold.workload import NARROWED_SHARE, Epoch, MicroBatch, Workload
+from tenfold.workload import NARROWED_SHARE, Epoch, MicroBatch, Workload, filling_step
 
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
 """Tokens that training from scratch takes for each parameter: arXiv 2203.15556, table 3, about 20 at every size."""
@@ -208,7 +208,7 @@ class Job:
             return ceil(FEWEST / rows) if compiles and rows > 1 and len(self.workload.lengths) > 1 else 1
         if self.steady and self.task != "classify":
             return max(1, self.packed_tokens // STEPS_OF_LENGTH)
-        return max(FEWEST, 1 << (self.packed_tokens // STEPS_OF_LENGTH).bit_length() - 1) if compiles else 1
+        return filling_step(self.packed_tokens, FEWEST) if compiles else 1
 
     @cached_property
     def steps(self) -> int:

@@ -11,6 +11,7 @@ import torch
 from tenfold.data.tokenize import Sample
 from tenfold.rig.ragged import Ragged
 from tenfold.rig.segments import Segments
+from tenfold.workload import filling_step
 
 IGNORED = -100
 """Target of a token that bears no loss: the default `ignore_index` of torch.nn.functional.cross_entropy."""
@@ -55,9 +56,11 @@ def next_token_targets(sample: Sample) -> list[int]:
     return [token if bears else IGNORED for token, bears in zip(ids[1:], mask[1:], strict=True)] + [IGNORED]
 
 
-def loss_places(targets: torch.Tensor, multiple: int = 1, idle: int = 0) -> torch.Tensor:
-    """Flat places of the targets that bear loss, and `idle`, one that bears none, again and again up to a multiple."""
+def loss_places(targets: torch.Tensor, fewest: int = 1, idle: int = 0) -> torch.Tensor:
+    """Flat places of the targets that bear loss, and `idle`, one that bears none, so often that their number is a
+    multiple of `fewest`, or of more if they are many."""
     bearing = (targets.flatten() != IGNORED).nonzero().flatten()
+    multiple = fewest if fewest == 1 else filling_step(len(bearing), fewest)
     return torch.cat([bearing, bearing.new_full((-len(bearing) % multiple,), idle)])
 
 
@@ -87,22 +90,23 @@ class PaddedLayout:
     rows: int
     pad_id: int
     fewest: int = 1
-    """Micro-batches of unlike rows are padded on to a multiple of so many tokens, and as many targets are looked at."""
+    """If more: micro-batches of unlike rows are padded on to one of few sizes, so many tokens apart at least, and the
+    targets that are looked at are as few sizes."""
 
     def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
         """The samples of one optimizer step as micro-batches, in their order."""
         parts = [samples[start : start + self.rows] for start in range(0, len(samples), self.rows)]
-        batches = [pad(part, self.pad_id, ceil(self.fewest / self.rows), self.fewest) for part in parts]
+        batches = [pad(part, self.pad_id, self.fewest, self.rows) for part in parts]
         # Rows of one length need no mask, and the attention kernels that take none are the fast ones.
         return [replace(b, attention_mask=None) if b.tokens == b.input_ids.numel() else b for b in batches]
 
 
-def pad(samples: Sequence[Sample], pad_id: int, length_multiple: int = 1, loss_multiple: int = 1) -> Batch:
-    """One padded micro-batch. Rows that differ in length become a multiple long."""
+def pad(samples: Sequence[Sample], pad_id: int, fewest: int = 1, rows: int = 1) -> Batch:
+    """One padded micro-batch, of a layout that makes them of `rows` at most."""
     lengths = {len(sample.input_ids) for sample in samples}
     length = max(lengths)
-    if len(lengths) > 1:
-        length += -length % length_multiple
+    if len(lengths) > 1 and fewest > 1:
+        length += -length % filling_step(length, ceil(fewest / rows))
     input_ids = torch.full((len(samples), length), pad_id, dtype=torch.long)
     attention_mask = torch.zeros((len(samples), length), dtype=torch.long)
     for row, sample in enumerate(samples):
@@ -120,7 +124,7 @@ def pad(samples: Sequence[Sample], pad_id: int, length_multiple: int = 1, loss_m
         position_ids=None,
         segments=None,
         targets=targets,
-        loss_index=loss_places(targets, loss_multiple, idle=len(samples[0].input_ids) - 1),
+        loss_index=loss_places(targets, fewest, idle=len(samples[0].input_ids) - 1),
         rows=len(samples),
         tokens=int(attention_mask.sum()),
         loss_count=int((targets != IGNORED).sum()),

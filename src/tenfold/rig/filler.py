@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from tenfold.workload import filling_step
+
 FEWEST = 64
 """Rows. Sizes below it are all one size."""
-
-STEPS = 8
-"""Sizes up to the largest that are distinguished: at most an eighth of the largest is filler."""
 
 
 def filled_multiple(device: torch.device, dtype: torch.dtype, largest: int) -> int:
@@ -21,4 +20,4 @@ def filled_multiple(device: torch.device, dtype: torch.dtype, largest: int) -> i
     """
     if device.type != "cpu" or dtype != torch.bfloat16:
         return 1
-    return max(FEWEST, 1 << (largest // STEPS).bit_length() - 1) if largest >= STEPS else FEWEST
+    return filling_step(largest, FEWEST)
