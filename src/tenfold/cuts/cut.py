@@ -28,6 +28,9 @@ class Cut:
         """The job with this cut, by arithmetic alone; the same job if this cut cannot change it."""
         raise NotImplementedError
 
+    def begin(self, rig: Rig) -> None:
+        """Start what takes a while and needs no weights, in other processes: for real it runs beside their reading."""
+
     def apply(self, rig: Rig) -> Rig:
         """The rig with this cut. Raises NoEffect if nothing changed."""
         raise NotImplementedError
@@ -46,4 +49,6 @@ def on_paper(cuts: Iterable[Cut], job: Job) -> Job:
 def on_rig(cuts: Iterable[Cut], rig: Rig) -> Rig:
     """Fold the same cuts over a rig: the run."""
     ordered = sorted(cuts, key=lambda cut: not cut.before_weights)
+    for cut in ordered:
+        cut.begin(rig)
     return reduce(lambda changed, cut: cut.apply(changed), ordered, rig)

@@ -42,6 +42,13 @@ class Fuse(Cut):
             return job  # what it asks for is not to be had there
         return replace(job, loss_rows=self.loss_rows, compiled=compiled)
 
+    def begin(self, rig: Rig) -> None:
+        """Start the compiler's processes, which take some seconds to be ready."""
+        if self.compile and rig.device.type == "cuda":
+            from tenfold.rig.compiling import start_workers
+
+            start_workers()
+
     def apply(self, rig: Rig) -> Rig:
         """Replace the rig's loss by the chunked one; merge and compile its layers."""
         from tenfold.rig.chunked_loss import chunk_loss
