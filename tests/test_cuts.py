@@ -176,7 +176,7 @@ def test_what_takes_a_while_is_begun_before_anything_is_applied() -> None:
         label: str
         before_weights: bool = False  # type: ignore[misc]  # a field here, to have one of each kind
 
-        def begin(self, rig: Rig) -> None:
+        def begin(self, device: torch.device) -> None:
             events.append(f"begin {self.label}")
 
         def apply(self, rig: Rig) -> Rig:

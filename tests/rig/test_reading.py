@@ -16,7 +16,7 @@ from held_bytes import highest_held_bytes
 from tenfold.cuts import FineTune, Quantize, on_rig
 from tenfold.rig import reading
 from tenfold.rig.model import build_rig
-from tenfold.rig.reading import Extent, read_tensors, staging_bytes
+from tenfold.rig.reading import BUFFERS_A_READER, READERS, Extent, read_tensors
 from tenfold.rig.rig import Source
 from tenfold.rig.storage.storage import ENCODING_BYTES, WEIGHTS_AT_ONCE
 from tenfold.rig.stream import DTYPES
@@ -102,7 +102,8 @@ def test_loading_holds_what_it_says(storage: str | None, tmp_path: Path, monkeyp
         rig = on_rig(cuts, skeleton)
     own = sum(tensor.nbytes for tensor in rig.model.state_dict().values())
     encoding = ENCODING_BYTES * WEIGHTS_AT_ONCE["cpu"] if storage else 0
-    allowed = own + staging_bytes(CPU) + largest + encoding
+    staging = READERS["cpu"] * BUFFERS_A_READER * reading.CHUNK_BYTES
+    allowed = own + staging + largest + encoding
     held = highest_held_bytes(found)
     assert own < held <= allowed
     if storage:

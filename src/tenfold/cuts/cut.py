@@ -8,6 +8,8 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    import torch
+
     from tenfold.job import Job
     from tenfold.rig.rig import Rig
 
@@ -28,8 +30,8 @@ class Cut:
         """The job with this cut, by arithmetic alone; the same job if this cut cannot change it."""
         raise NotImplementedError
 
-    def begin(self, rig: Rig) -> None:
-        """Start what takes a while and needs no weights, in other processes: for real it runs beside their reading."""
+    def begin(self, device: torch.device) -> None:
+        """Start what takes a while and needs no model, in other processes; nothing where it has been started."""
 
     def apply(self, rig: Rig) -> Rig:
         """The rig with this cut. Raises NoEffect if nothing changed."""
@@ -50,5 +52,5 @@ def on_rig(cuts: Iterable[Cut], rig: Rig) -> Rig:
     """Fold the same cuts over a rig: the run."""
     ordered = sorted(cuts, key=lambda cut: not cut.before_weights)
     for cut in ordered:
-        cut.begin(rig)
+        cut.begin(rig.device)
     return reduce(lambda changed, cut: cut.apply(changed), ordered, rig)

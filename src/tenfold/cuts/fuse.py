@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from tenfold.cuts.cut import Cut
 
 if TYPE_CHECKING:
+    import torch
+
     from tenfold.job import Job
     from tenfold.rig.rig import Rig
 
@@ -42,9 +44,9 @@ class Fuse(Cut):
             return job  # what it asks for is not to be had there
         return replace(job, loss_rows=self.loss_rows, compiled=compiled)
 
-    def begin(self, rig: Rig) -> None:
+    def begin(self, device: torch.device) -> None:
         """Start the compiler's processes, which take some seconds to be ready."""
-        if self.compile and rig.device.type == "cuda":
+        if self.compile and device.type == "cuda":
             from tenfold.rig.compiling import start_workers
 
             start_workers()

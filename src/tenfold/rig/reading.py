@@ -42,18 +42,13 @@ class Extent:
         return prod(self.shape) * self.dtype.itemsize
 
 
-def staging_bytes(device: torch.device) -> int:
-    """Of host memory that reading to `device` takes at most, whatever is read."""
-    return READERS[device.type] * BUFFERS_A_READER * CHUNK_BYTES
-
-
 def read_tensors(
     extents: Sequence[Extent], device: torch.device, dtype: torch.dtype
 ) -> Generator[torch.Tensor, None, None]:
     """Each tensor in turn on `device`, those of floating point in `dtype`. Nothing else holds their memory.
 
-    Host memory: `staging_bytes(device)`, and on a CPU the tensor. On a GPU: the tensor, and where the file has another
-    format what it is made from. Raises OSError if a file cannot be read or ends too early.
+    Host memory: `BUFFERS_A_READER` chunks for each reader, and on a CPU the tensor. On a GPU: the tensor, and where the
+    file has another format what it is made from. Raises OSError if a file cannot be read or ends too early.
     """
     with _Reads(extents, device) as reads:
         for extent in extents:

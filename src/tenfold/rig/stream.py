@@ -1,11 +1,12 @@
 """Weights from safetensors files straight to their place, one dense tensor in memory at a time.
 
-Peaks while a model is loaded, with S = `staging_bytes(device)` (64 MiB for a GPU, 16 MiB for a CPU), D the bytes of its
-largest tensor, dense, and E = `ENCODING_BYTES` x `WEIGHTS_AT_ONCE` where layers are stored in few bits, else 0:
+Peaks while a model is loaded, with S = `READERS` x `BUFFERS_A_READER` x `CHUNK_BYTES` (64 MiB for a GPU, 16 for a CPU),
+D the bytes of its largest tensor, dense, and E = `ENCODING_BYTES` x `WEIGHTS_AT_ONCE` (320 MiB on a GPU, 20 on a CPU)
+where layers are stored in few bits, else 0:
 
     host, for a GPU     S
     host, for a CPU     what the model takes as it is stored + S + D + E
-    GPU                 what the model takes as it is stored + D + E; 2 D where the files have another number format
+    GPU                 what the model takes as it is stored + D + E; D in both formats where the files have another
 
 Only where the files hold, tensor for tensor, what the skeleton wants. What they do not hold, such as the tables of
 rotary positions, is made by the model's own code, as transformers makes it.

@@ -225,9 +225,12 @@ def _prepare(
     source = Source(recipe.model.name, recipe.model.revision)
     build_rig(source, recipe.task)  # imports the model's code, which idle memory counts among the libraries
     meter = Meter(device_of(plan), plan.machine.usd_per_hour, age_seconds)
-    cut = next((one for one in map(cut_from_dict, plan.cuts) if isinstance(one, WarmStart)), None)
+    cuts = [cut_from_dict(one) for one in plan.cuts]
+    cut = next((one for one in cuts if isinstance(one, WarmStart)), None)
     if cut is None:
         with meter.part("load"):
+            for one in cuts:
+                one.begin(meter.device)
             base = named_base(recipe, weights_hash)
     else:
         with meter.part("warm_start"):
