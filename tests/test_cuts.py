@@ -168,6 +168,25 @@ def test_what_settles_where_weights_go_comes_before_them(tmp_path: Any) -> None:
     assert [fact.split(":")[0] for fact in rig.facts] == ["quantize", "fine_tune", "lora"]
 
 
+def test_what_takes_a_while_is_begun_before_anything_is_applied() -> None:
+    events: list[str] = []
+
+    @dataclass(frozen=True)
+    class Slow(Cut):
+        label: str
+        before_weights: bool = False  # type: ignore[misc]  # a field here, to have one of each kind
+
+        def begin(self, device: torch.device) -> None:
+            events.append(f"begin {self.label}")
+
+        def apply(self, rig: Rig) -> Rig:
+            events.append(f"apply {self.label}")
+            return rig
+
+    on_rig((Slow("first"), Slow("second", True)), make_rig("llama", "sft"))
+    assert events == ["begin second", "begin first", "apply second", "apply first"]
+
+
 def test_settings_are_plain_values() -> None:
     for case in CASES.values():
         for field in fields(case.cut):  # type: ignore[arg-type]

@@ -2,8 +2,9 @@
 
     python bench/gpu/start.py --shape llama-8b --settings bf16 fp8-kept --micro-tokens 16384
 
-Each start is a process of its own. The model's files were just written, as they would have been just downloaded. With
---profile the functions that took most stand beside the seconds, and the profiler's own cost is in them.
+Each start is a process of its own. The model's files were just written, as they would have been just downloaded. Beside
+the seconds stand the peaks of memory while loading and what torch's caches of compiled code had. With --profile also
+the functions that took most, the profiler's own cost in them, and the modules whose import took most.
 Writes results/start_*.json.
 """
 
@@ -60,6 +61,7 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
         import tenfold.cuts
         import tenfold.rig.model  # noqa: F401
     import protocol
+    import torch
     from ours import build
     from rows import steps_of_rows
 
@@ -68,15 +70,45 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = model_folder(arguments.shape)
     vocabulary = SHAPES[arguments.shape]["vocab_size"]
     rows = steps_of_rows("fixed", arguments.rows, arguments.length, vocabulary, 2, 0)
+    with Phase(record, "device", arguments.profile):
+        torch.zeros(1, device=arguments.device)
+        protocol.synchronise(arguments.device)
     with Phase(record, "load", arguments.profile):
         system = build(arguments, folder)
         protocol.synchronise(arguments.device)
+    record["after_load"] = memory(arguments.device)
     for number, name in enumerate(("first step", "second step")):
         with Phase(record, name, arguments.profile):
             protocol.run_step(system, system.prepare(rows[number]))
             protocol.synchronise(arguments.device)
         record["seconds"][f"process to the end of the {name}"] = time.perf_counter() - BEGAN
+    found = torch._dynamo.utils.counters
+    record["compiled"] = {name: dict(found[name]) for name in ("stats", "aot_autograd", "inductor")}
     return record | {"environment": protocol.environment(arguments.device)}
+
+
+def memory(device: str) -> dict[str, int]:
+    """Bytes held at most until now: by the process, and on the GPU by torch; and what torch holds there now."""
+    status = Path("/proc/self/status").read_text().splitlines()
+    found = {"host_peak_bytes": next(1024 * int(line.split()[1]) for line in status if line.startswith("VmHWM"))}
+    if device != "cpu":
+        import torch
+
+        found |= {
+            "device_peak_bytes": torch.cuda.max_memory_allocated(),
+            "device_bytes": torch.cuda.memory_allocated(),
+        }
+    return found
+
+
+def imports() -> list[dict[str, Any]]:
+    """The modules whose own import took most, of what the package's models need; by Python's own clock."""
+    words = [sys.executable, "-X", "importtime", "-c", "import tenfold.cuts, tenfold.rig.model"]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1] / "src")}
+    lines = subprocess.run(words, env=environment, stderr=subprocess.PIPE, text=True, check=True).stderr.splitlines()
+    rows = [line.removeprefix("import time:").split("|") for line in lines if line.startswith("import time:")][1:]
+    found = [{"module": n.strip(), "own": int(own) / 1e6, "seconds": int(all_) / 1e6} for own, all_, n in rows]
+    return [{"modules": len(found)}, *sorted(found, key=lambda row: -row["own"])[:SHOWN]]
 
 
 def arguments_of() -> argparse.Namespace:
@@ -123,6 +155,8 @@ def main() -> None:
         shutil.rmtree(caches)
     date = datetime.date.today().isoformat()
     body = {"benchmark": "start", "date": date, "settings": {k: str(v) for k, v in vars(arguments).items()}}
+    if arguments.profile:
+        body["imports"] = imports()
     path = arguments.out / f"start_{arguments.shape}_{date}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**body, "rows": results}, indent=1) + "\n")

@@ -24,6 +24,7 @@ from tenfold.data import (
 )
 from tenfold.data.guess import guess_task
 from tenfold.errors import InputError
+from tenfold.export.base_hash import BaseHash
 from tenfold.job.fit import learned
 from tenfold.ledger import Row, default_ledger_path, feedback, open_ledger
 from tenfold.machine import MEMORY_MARGIN, Machine, find_machines, fresh_prices
@@ -189,9 +190,11 @@ def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float 
     """Execute a plan, or continue it; see `tenfold.run.train.train`. `age_seconds`: since when it is billed."""
     check_alone()
     started = time.monotonic()
+    weights_hash = BaseHash.begun(plan.recipe.model.name)  # reads the weights while torch is imported
     from tenfold.run.train import train as run_train
 
-    return run_train(plan, observers, age_seconds=age_seconds + time.monotonic() - started)
+    age_seconds += time.monotonic() - started
+    return run_train(plan, observers, age_seconds=age_seconds, weights_hash=weights_hash)
 
 
 def apply(model: PreTrainedModel, cuts: Sequence[Cut], task: Task | None = None) -> Rig:

@@ -11,12 +11,14 @@ import torch
 import tenfold.checks.layout as layout
 from rigs import make_rig, make_rows
 from tenfold.checks.exported import export
-from tenfold.checks.layout import accumulation, few_rows, packing
+from tenfold.checks.layout import Trial, accumulation, few_rows, packing
 from tenfold.checks.preflight import check_rig
 from tenfold.cuts import Cut, Fuse, LoRA, Pack, on_rig
 from tenfold.rig.backward import Backward, Loss
 from tenfold.rig.batch import Batch
+from tenfold.rig.chunked_loss import chunk_loss
 from tenfold.rig.linear import AdaptedLinear
+from tenfold.rig.merging import merge_products
 from tenfold.rig.rig import Rig, Task
 from tenfold.rig.segments import segment_rows
 from tiny import DECODERS, FAMILIES
@@ -83,7 +85,7 @@ FAULTS: list[tuple[Callable[..., object], Callable[[Rig], Rig]]] = [
 @pytest.mark.parametrize(("check", "spoil"), FAULTS, ids=lambda value: value.__name__)
 def test_another_result_of_another_layout_is_refused(check: Callable[..., object], spoil: Callable[[Rig], Rig]) -> None:
     rig = spoil(on_rig((LORA, PACK), make_rig("llama", "sft")))
-    found = check(rig, few_rows(make_rows("sft")))
+    found = check(Trial(rig, few_rows(make_rows("sft"))))
     assert found.verdict == "refusal", found  # type: ignore[attr-defined]
     assert "set cuts.pack: false" in found.text  # type: ignore[attr-defined]
 
@@ -91,16 +93,16 @@ def test_another_result_of_another_layout_is_refused(check: Callable[..., object
 def test_rounding_in_bfloat16_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = on_rig((LORA, PACK), replace(make_rig("llama", "sft"), dtype=torch.bfloat16))
     rows = few_rows(make_rows("sft"))
-    assert packing(rig, rows).verdict == "ok"
+    assert packing(Trial(rig, rows)).verdict == "ok"
     monkeypatch.setattr(layout, "TOLERANCE", {torch.bfloat16: 1e-3})
-    assert packing(rig, rows).verdict == "warning"
-    assert packing(rows_that_see_each_other(rig), rows).verdict == "refusal"
+    assert packing(Trial(rig, rows)).verdict == "warning"
+    assert packing(Trial(rows_that_see_each_other(rig), rows)).verdict == "refusal"
 
 
 def test_a_loss_that_is_no_number_is_refused() -> None:
     rig = on_rig((LORA,), make_rig("llama", "sft"))
     broken: Loss = lambda model, batch: rig.loss(model, batch) * float("nan")  # noqa: E731
-    assert packing(replace(rig, loss=broken), make_rows("sft")).verdict == "refusal"
+    assert packing(Trial(replace(rig, loss=broken), make_rows("sft"))).verdict == "refusal"
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -150,7 +152,7 @@ def test_passes_are_neither_compiled_nor_recorded() -> None:
 
     backward: Backward = recorded
     rig = replace(on_rig((LORA,), make_rig("llama", "sft")), backpropagate=backward)
-    assert packing(rig, make_rows("sft")).verdict == "ok"
+    assert packing(Trial(rig, make_rows("sft"))).verdict == "ok"
 
 
 def test_compiled_layers_are_not_compiled_for_the_shapes_of_a_check() -> None:
@@ -170,3 +172,24 @@ def test_few_rows_are_short_and_of_different_length() -> None:
     assert len(set(lengths)) == len(lengths) == 4
     assert max(lengths) <= sorted({len(row.input_ids) for row in rows[:64]})[3]
     assert few_rows(rows[:1]) == rows[:1] and len(few_rows(rows[:3])) == 3
+
+
+def test_the_model_runs_no_more_often_than_what_is_compared_needs() -> None:
+    """Forward passes before the first step, each counted: what packing and merging change, before and after; the
+    logits; the step of few rows in one piece, each of four alone, and in two."""
+    passes = 0
+
+    def count(*_: object) -> None:
+        nonlocal passes
+        passes += 1
+
+    rig = on_rig((LORA,), make_rig("llama", "sft"))
+    rig.model.base_model.register_forward_pre_hook(count)
+    rig = on_rig((PACK,), rig)
+    assert passes == 2
+    rig = chunk_loss(rig, 16, narrow=False)
+    assert passes == 2 + 1
+    assert merge_products(rig)
+    assert passes == 3 + 2
+    check_rig(rig, make_rows("sft"))
+    assert passes == 5 + 1 + 4 + 2

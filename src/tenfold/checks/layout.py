@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import isfinite
 
 import torch
@@ -44,18 +45,31 @@ def few_rows(samples: Sequence[Sample]) -> list[Sample]:
     return [*sorted(by_length.values(), key=lambda sample: len(sample.input_ids))[:ROWS], *others][:ROWS]
 
 
-def packing(rig: Rig, rows: Sequence[Sample]) -> Finding:
+@dataclass(frozen=True)
+class Trial:
+    """A few rows of a run on its rig."""
+
+    rig: Rig
+    rows: Sequence[Sample]
+
+    @cached_property
+    def together(self) -> Step:
+        """One optimizer step of all rows, laid out as in training: what other ways must equal."""
+        return step_of(self.rig, self.rig.layout(self.rows))
+
+
+def packing(trial: Trial) -> Finding:
     """Rows in one micro-batch, packed or padded, against each of them alone in its own."""
-    together = step_of(rig, rig.layout(rows))
-    apart = step_of(rig, [batch for row in rows for batch in rig.layout([row])])
+    rig, rows = trial.rig, trial.rows
+    together, apart = trial.together, step_of(rig, [batch for row in rows for batch in rig.layout([row])])
     return _compared("packing", f"{len(rows)} rows together and each alone", rig, together, apart)
 
 
-def accumulation(rig: Rig, rows: Sequence[Sample]) -> Finding:
+def accumulation(trial: Trial) -> Finding:
     """One optimizer step in one piece against the same rows in two unequal ones."""
-    whole = step_of(rig, rig.layout(rows))
+    rig, rows = trial.rig, trial.rows
     pieces = step_of(rig, [*rig.layout(rows[:1]), *(rig.layout(rows[1:]) if len(rows) > 1 else [])])
-    return _compared("accumulation", f"{len(rows)} rows of one step cut in two ways", rig, whole, pieces)
+    return _compared("accumulation", f"{len(rows)} rows of one step cut in two ways", rig, trial.together, pieces)
 
 
 def step_of(rig: Rig, batches: Sequence[Batch]) -> Step:

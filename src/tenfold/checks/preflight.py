@@ -69,17 +69,17 @@ def check_rig(rig: Rig, samples: Sequence[Sample], limit_seconds: float = LIMIT_
     Nothing random is drawn, and the model is left as it was.
     """
     from tenfold.checks.exported import export
-    from tenfold.checks.layout import accumulation, few_rows, packing
+    from tenfold.checks.layout import Trial, accumulation, few_rows, packing
 
-    rows, started = few_rows(samples), time.monotonic()
+    trial, started = Trial(rig, few_rows(samples)), time.monotonic()
     findings, longest = list[Finding](), 0.0
-    for name, check in zip(RIG_CHECKS, (packing, accumulation, export), strict=True):
+    for name, check in zip(RIG_CHECKS, (packing, accumulation, lambda trial: export(rig, trial.rows)), strict=True):
         began = time.monotonic()
         if began - started + longest > limit_seconds:
             text = f"left out for time: {began - started:.0f} s of {limit_seconds:.0f} s are spent"
             findings.append(Finding(check=name, verdict="left_out", text=text))
             continue
-        findings.append(check(rig, rows))
+        findings.append(check(trial))
         longest = max(longest, time.monotonic() - began)
     return tuple(findings)
 

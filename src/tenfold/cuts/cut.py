@@ -8,6 +8,8 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    import torch
+
     from tenfold.job import Job
     from tenfold.rig.rig import Rig
 
@@ -28,6 +30,9 @@ class Cut:
         """The job with this cut, by arithmetic alone; the same job if this cut cannot change it."""
         raise NotImplementedError
 
+    def begin(self, device: torch.device) -> None:
+        """Start what takes a while and needs no model, in other processes; nothing where it has been started."""
+
     def apply(self, rig: Rig) -> Rig:
         """The rig with this cut. Raises NoEffect if nothing changed."""
         raise NotImplementedError
@@ -46,4 +51,6 @@ def on_paper(cuts: Iterable[Cut], job: Job) -> Job:
 def on_rig(cuts: Iterable[Cut], rig: Rig) -> Rig:
     """Fold the same cuts over a rig: the run."""
     ordered = sorted(cuts, key=lambda cut: not cut.before_weights)
+    for cut in ordered:
+        cut.begin(rig.device)
     return reduce(lambda changed, cut: cut.apply(changed), ordered, rig)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 from tenfold.cuts.cut import Cut
 
 if TYPE_CHECKING:
+    import torch
+
     from tenfold.job import Job
     from tenfold.rig.rig import Rig
 
@@ -41,6 +43,13 @@ class Fuse(Cut):
         if self.compile and not compiled:
             return job  # what it asks for is not to be had there
         return replace(job, loss_rows=self.loss_rows, compiled=compiled)
+
+    def begin(self, device: torch.device) -> None:
+        """Start the compiler's processes, which take some seconds to be ready."""
+        if self.compile and device.type == "cuda":
+            from tenfold.rig.compiling import start_workers
+
+            start_workers()
 
     def apply(self, rig: Rig) -> Rig:
         """Replace the rig's loss by the chunked one; merge and compile its layers."""

@@ -196,7 +196,9 @@ def _head_differs(model: PreTrainedModel, head: torch.nn.Linear | RowHead) -> st
     training = model.training
     model.eval()
     ids = torch.arange(4, device=model.device)[None] % model.config.get_text_config().vocab_size
+    hidden: list[torch.Tensor] = []
+    hook = model.base_model.register_forward_hook(lambda _module, _args, output: hidden.append(output[0]))
     logits = model(input_ids=ids, use_cache=False).logits
-    alone = head(model.base_model(input_ids=ids, use_cache=False).last_hidden_state)
+    hook.remove()
     model.train(training)
-    return outputs_differ([logits], [alone])
+    return outputs_differ([logits], [head(hidden[0])])

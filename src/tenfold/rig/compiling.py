@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch._functorch.config as partitioning
 from torch._dynamo import mark_static_address
+from torch._inductor.async_compile import maybe_warm_pool
 from torch._inductor.compile_fx import compile_fx
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -64,11 +65,22 @@ def frozen_parts(model: torch.nn.Module) -> list[torch.Tensor]:
     return [part for group in groups if group is not None for part in group.parts]
 
 
+def start_workers() -> None:
+    """Start the processes that compile kernels, if there are none. Until they are ready kernels are compiled one by one
+    in this process; torch starts them with its own backend only, which comes after layers are compiled with ours."""
+    maybe_warm_pool()
+
+
 def lean_inductor(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:
     """torch's compiler, keeping of a layer only what no cheap operation can make again in the backward pass.
 
     By default it also keeps what a matrix product of the backward pass reads, such as the inputs of adapters; those are
     an addition, a multiplication and a norm away from what is kept anyway, and a quarter of all bytes or more.
+
+    What was compiled once is found again in torch's cache, autograd functions included. Torch leaves those out by
+    default (pytorch/pytorch#149751): both passes of ours are in the traced graph, and so in the key, in full.
     """
-    with partitioning.patch(ban_recompute_materialized_backward=False):
+    with partitioning.patch(
+        ban_recompute_materialized_backward=False, autograd_cache_allow_custom_autograd_functions=True
+    ):
         return compile_fx(graph, inputs)  # type: ignore[arg-type]

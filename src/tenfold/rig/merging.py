@@ -24,8 +24,8 @@ def merge_products(rig: Rig) -> list[int]:
     Where frozen products are to be computed in fp8 they differ by design, and by more than rounding; not compared then.
     """
     model = rig.model
-    expected = probe_hidden(model)
-    groups = [group for group in _groups(model) if all(_mergeable(layer) for layer in group)]
+    expected, found = _groups(model)
+    groups = [group for group in found if all(_mergeable(layer) for layer in group)]
     for group in groups:
         _merge(group, rig.frozen_compute, rig.frozen_kept)
     if rig.frozen_compute == "bf16" and outputs_differ([expected], [probe_hidden(model)]):
@@ -35,8 +35,9 @@ def merge_products(rig: Rig) -> list[int]:
     return [len(group) for group in groups]
 
 
-def _groups(model: PreTrainedModel) -> list[list[AdaptedLinear]]:
-    """Adapted layers in the order of their calls, those together that were called in a row with one tensor."""
+def _groups(model: PreTrainedModel) -> tuple[torch.Tensor, list[list[AdaptedLinear]]]:
+    """The last hidden states of the probe, and the adapted layers in the order of their calls, those together that were
+    called in a row with one tensor."""
     calls: list[tuple[AdaptedLinear, torch.Tensor]] = []
 
     def note(module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
@@ -44,7 +45,7 @@ def _groups(model: PreTrainedModel) -> list[list[AdaptedLinear]]:
         calls.append((module, args[0]))
 
     hooks = [m.register_forward_pre_hook(note) for m in model.modules() if isinstance(m, AdaptedLinear)]
-    probe_hidden(model)
+    hidden = probe_hidden(model)
     for hook in hooks:
         hook.remove()
     groups: list[list[AdaptedLinear]] = []
@@ -55,7 +56,7 @@ def _groups(model: PreTrainedModel) -> list[list[AdaptedLinear]]:
         else:
             groups.append([layer])
         last = x
-    return groups
+    return hidden, groups
 
 
 def _alike(layer: AdaptedLinear, first: AdaptedLinear) -> bool:

@@ -1,5 +1,13 @@
 """Weights from safetensors files straight to their place, one dense tensor in memory at a time.
 
+Peaks while a model is loaded, with S = `READERS` x `BUFFERS_A_READER` x `CHUNK_BYTES` (64 MiB for a GPU, 16 for a CPU),
+D the bytes of its largest tensor, dense, and E = `ENCODING_BYTES` x `WEIGHTS_AT_ONCE` (320 MiB on a GPU, 20 on a CPU)
+where layers are stored in few bits, else 0:
+
+    host, for a GPU     S
+    host, for a CPU     what the model takes as it is stored + S + D + E
+    GPU                 what the model takes as it is stored + D + E; D in both formats where the files have another
+
 Only where the files hold, tensor for tensor, what the skeleton wants. What they do not hold, such as the tables of
 rotary positions, is made by the model's own code, as transformers makes it.
 """
@@ -8,8 +16,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,19 +29,27 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils.hub import cached_file
 
 from tenfold.hub import INDEX, WEIGHTS
+from tenfold.rig.reading import Extent, read_tensors
 from tenfold.rig.rig import Source
 from tenfold.rig.stored_linear import StoredLinear
+from tenfold.shape.headers import stored_tensors
 
 OLD_TABLES = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$")
 """Tensors of old files that transformers makes anew and leaves unread."""
+
+DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+"""What safetensors calls the number formats of torch that models are published in."""
 
 
 @dataclass(frozen=True)
 class Place:
     """Where one tensor of the files goes: all names that the model has for it."""
 
-    file: Path
-    key: str
+    extent: Extent
     names: tuple[str, ...]
 
 
@@ -47,6 +64,8 @@ def stream_weights(model: PreTrainedModel, source: Source, device: torch.device,
     OSError if a file is damaged.
     """
     try:
+        if sys.byteorder != "little":
+            raise _Unequal("the files order the bytes of a number in another way than this computer")
         if dtype is None:
             raise _Unequal("its configuration names no number format")
         if getattr(model, "_keep_in_fp32_modules_strict", None) and dtype != torch.float32:
@@ -57,12 +76,9 @@ def stream_weights(model: PreTrainedModel, source: Source, device: torch.device,
         return str(unequal)
     for module, name, value in tables:
         setattr(module, name, value.to(device))
-    for place in places:
-        # Opened anew for each tensor: a mapped file stays in memory as far as it was read, until it is closed.
-        with safe_open(place.file, framework="pt") as file:
-            tensor = file.get_tensor(place.key)
-        _put(model, place.names, tensor, device, dtype)
-        del tensor
+    with closing(read_tensors([place.extent for place in places], device, dtype)) as tensors:
+        for place in places:
+            _put(model, place.names, next(tensors))  # no name for it: it would hold the tensor while the next one comes
     model.config.dtype = dtype
     if model.can_generate():
         with suppress(OSError):  # without a file the one made of the model's configuration stays
@@ -102,20 +118,23 @@ def _match(model: PreTrainedModel, files: list[Path]) -> list[Place]:
     places: list[Place] = []
     filled: set[str] = set()
     for path in files:
-        with safe_open(path, framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118  # not a mapping
-                name = _name_of(key, wanted, model.base_model_prefix)
-                if name is None and ignored.search(key):
-                    continue
-                if name is None:
-                    raise _Unequal(f"{key!r} has no place in {type(model).__name__}")
-                if tuple(file.get_slice(key).get_shape()) != wanted[name]:
-                    raise _Unequal(f"{key!r} has another shape")
-                names = owners.get(name, (name,))
-                if not filled.isdisjoint(names):
-                    raise _Unequal(f"{key!r} is tied to another tensor that the files hold as well")
-                filled.update(names)
-                places.append(Place(path, key, names))
+        with safe_open(path, framework="pt"):
+            pass  # the library holds the header to the format's rules, and the file to what its header says
+        for key, stored in stored_tensors(path).items():
+            name = _name_of(key, wanted, model.base_model_prefix)
+            if name is None and ignored.search(key):
+                continue
+            if name is None:
+                raise _Unequal(f"{key!r} has no place in {type(model).__name__}")
+            if stored.shape != wanted[name]:
+                raise _Unequal(f"{key!r} has another shape")
+            if stored.dtype not in DTYPES:
+                raise _Unequal(f"{key!r} is in {stored.dtype}")
+            names = owners.get(name, (name,))
+            if not filled.isdisjoint(names):
+                raise _Unequal(f"{key!r} is tied to another tensor that the files hold as well")
+            filled.update(names)
+            places.append(Place(Extent(path, stored.start, stored.shape, DTYPES[stored.dtype]), names))
     if missing := sorted(wanted.keys() - filled):
         raise _Unequal(f"the files lack {missing[0]!r}")
     return places
@@ -147,24 +166,19 @@ def _tied(model: PreTrainedModel) -> list[tuple[str, ...]]:
     return [tuple(group) for group in names.values() if len(group) > 1]
 
 
-def _put(
-    model: PreTrainedModel, names: tuple[str, ...], tensor: torch.Tensor, device: torch.device, dtype: torch.dtype
-) -> None:
-    """Give a tensor of a file to all who own it; a copy where it is kept as it is, since the file will be closed."""
-    dtype = dtype if tensor.is_floating_point() else tensor.dtype
+def _put(model: PreTrainedModel, names: tuple[str, ...], tensor: torch.Tensor) -> None:
+    """Give a tensor to all who own it."""
     parameter: torch.nn.Parameter | None = None
     for name in names:
         parent, _, leaf = name.rpartition(".")
         module = model.get_submodule(parent)
         if isinstance(module, StoredLinear) and leaf == "weight":
-            value = tensor.to(device, dtype)
-            module.keep(value.T if module.fan_in_fan_out else value)
+            module.keep(tensor.T if module.fan_in_fan_out else tensor)
         elif not isinstance(getattr(module, leaf), torch.nn.Parameter):
-            setattr(module, leaf, tensor.to(device, dtype, copy=True))
+            setattr(module, leaf, tensor)
         else:
             if parameter is None:
-                learns = module.get_parameter(leaf).requires_grad
-                parameter = torch.nn.Parameter(tensor.to(device, dtype, copy=True), requires_grad=learns)
+                parameter = torch.nn.Parameter(tensor, requires_grad=module.get_parameter(leaf).requires_grad)
             module.register_parameter(leaf, parameter)
 
 

@@ -46,7 +46,7 @@ def make_receipt(plan: Plan, run: Run, status: Status, started_at: datetime) -> 
         plan=plan.model_dump(mode="json"),
         recipe_sha256=recipe_sha256(recipe),
         data_sha256=run.dataset.sha256,
-        base_sha256=run.base.named_sha256,
+        base_sha256=run.base.named_hash.sha256,
         versions=package_versions(),
         hardware=this_hardware(plan.machine.name, run.rig.device),
         seed=recipe.train.seed,

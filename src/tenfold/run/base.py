@@ -22,7 +22,7 @@ from tenfold.data.tokenizer import Tokenizer
 from tenfold.durable import write_folder
 from tenfold.errors import InputError
 from tenfold.export.adapter import save_tokenizer
-from tenfold.export.base_hash import base_sha256, model_folder
+from tenfold.export.base_hash import BaseHash, model_folder
 from tenfold.recipe import Recipe
 from tenfold.rig.model import build_rig, load_pretrained, rig_around
 from tenfold.rig.rig import Rig, Source
@@ -47,24 +47,27 @@ class Base:
     """What a run trains on."""
 
     source: Source
-    sha256: str
-    """Of its weights (export/base_hash.py)."""
-    named_sha256: str
+    hash: BaseHash
+    """Of its weights."""
+    named_hash: BaseHash
     """Of the weights of the model that the recipe names."""
     old_domain: OldDomain | None = None
     """Where a warm start has changed it; not of an encoder without texts, since it cannot write any."""
 
 
-def named_base(recipe: Recipe) -> Base:
-    """The model of `recipe` as it is."""
+def named_base(recipe: Recipe, begun: BaseHash | None = None) -> Base:
+    """The model of `recipe` as it is; its hash may have `begun`."""
     source = Source(recipe.model.name, recipe.model.revision)
-    digest = base_sha256(model_folder(source.name, source.revision))
-    return Base(source, digest, digest)
+    folder = model_folder(source.name, source.revision)
+    weights = begun if begun is not None and begun.folder == folder else BaseHash(folder)
+    return Base(source, weights, weights)
 
 
-def changed_base(recipe: Recipe, cut: WarmStart, folder: Path, device: torch.device, dtype: torch.dtype) -> Base:
+def changed_base(
+    recipe: Recipe, cut: WarmStart, folder: Path, device: torch.device, dtype: torch.dtype, begun: BaseHash | None
+) -> Base:
     """The model of `recipe` as `cut` changes it, in `folder`: read if it is there, else made."""
-    named = named_base(recipe)
+    named = named_base(recipe, begun)
     found = read_change(folder)
     if found is not None and found.cut != plain_dict(cut):
         raise InputError(
@@ -85,9 +88,7 @@ def changed_base(recipe: Recipe, cut: WarmStart, folder: Path, device: torch.dev
             domain = replace(domain, start=domain.score(rig, changed))
         with write_folder(folder) as writing:
             _write(rig, cut, change, domain, writing)
-    return Base(
-        Source(str(folder.absolute())), base_sha256(folder), named.named_sha256, OldDomain.read(folder / RETENTION)
-    )
+    return Base(Source(str(folder.absolute())), BaseHash(folder), named.named_hash, OldDomain.read(folder / RETENTION))
 
 
 def _load(recipe: Recipe, device: torch.device) -> Rig:

@@ -182,7 +182,7 @@ class Run:
                 save_model(self.rig, target)
             else:
                 target = self.folder / f"adapter-{which}"
-                save_adapter(self.rig, target, self.base.sha256)
+                save_adapter(self.rig, target, self.base.hash.sha256)
         self._export_seconds = time.monotonic() - started
         return target
 
@@ -213,7 +213,7 @@ class Run:
                 "progress": vars(self.progress),
                 "rng": rng,
                 "data_sha256": self.dataset.sha256,
-                "base_sha256": self.base.sha256,
+                "base_sha256": self.base.hash.sha256,
                 "settled": self.settled,
                 "environment": environment(self.rig.device),
             }

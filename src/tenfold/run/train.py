@@ -21,7 +21,7 @@ from tenfold.cuts import FineTune, WarmStart, cut_from_dict, on_rig
 from tenfold.data import Dataset, Tokenizer, first_examples, load_dataset
 from tenfold.durable import remove_folder
 from tenfold.errors import BudgetReached, InputError, Interrupted, LossSpike, OutOfMemory, Preempted, TenfoldError
-from tenfold.export.base_hash import model_folder
+from tenfold.export.base_hash import BaseHash, model_folder
 from tenfold.ledger import Ledger, open_ledger, spent_row
 from tenfold.planner import Plan
 from tenfold.receipt import Finding, Receipt, Status
@@ -44,13 +44,19 @@ from tenfold.run.stop import StopRequest
 from tenfold.run.trackers import check_tracker, make_tracker
 
 
-def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float = 0.0) -> Receipt:
+def train(
+    plan: Plan,
+    observers: Sequence[Observer] = (),
+    *,
+    age_seconds: float = 0.0,
+    weights_hash: BaseHash | None = None,
+) -> Receipt:
     """Execute `plan`, or continue it where its output folder stopped; write the receipt and a ledger row.
 
     A run that is finished is not run again: its receipt comes back as it is. `age_seconds`: how long what is billed has
-    been going on already. Raises BudgetReached, LossSpike, Preempted or Interrupted after saving a checkpoint (the last
-    two at once while it loads), NotFinite before a poisoned update, OutOfMemory, or InputError; but for the last, a run
-    that began leaves a receipt and a row.
+    been going on already; `weights_hash`: that of the named model, where it was begun before. Raises BudgetReached,
+    LossSpike, Preempted or Interrupted after saving a checkpoint (the last two at once while it loads), NotFinite
+    before a poisoned update, OutOfMemory, or InputError; but for the last, a run that began leaves a receipt and a row.
     """
     folder = Path(plan.recipe.output.folder)
     started_at = datetime.now(UTC)
@@ -62,7 +68,7 @@ def train(plan: Plan, observers: Sequence[Observer] = (), *, age_seconds: float 
             saved = newest_state(folder / "checkpoints")
             plan = _as_it_began(plan, saved)
             with stop.at_once():
-                run = _prepare(plan, folder, stop, observers, age_seconds, fresh=saved is None)
+                run = _prepare(plan, folder, stop, observers, age_seconds, weights_hash, fresh=saved is None)
             if saved is not None:
                 _check_saved(run, saved)
                 if (finished := _finished(run, saved)) is not None:
@@ -145,7 +151,7 @@ def _check_saved(run: Run, saved: SavedState) -> None:
     """Raises InputError where the state belongs to other rows or another base."""
     for name, found, what in (
         ("data_sha256", run.dataset.sha256, "on other data"),
-        ("base_sha256", run.base.sha256, "from other weights"),
+        ("base_sha256", run.base.hash.sha256, "from other weights"),
     ):
         if saved.state[name] != found:
             raise InputError(f"{run.folder}: its checkpoint was trained {what}; name a new output.folder")
@@ -202,7 +208,14 @@ def dtype_of(plan: Plan) -> torch.dtype:
 
 
 def _prepare(
-    plan: Plan, folder: Path, stop: StopRequest, observers: Sequence[Observer], age_seconds: float, *, fresh: bool
+    plan: Plan,
+    folder: Path,
+    stop: StopRequest,
+    observers: Sequence[Observer],
+    age_seconds: float,
+    weights_hash: BaseHash | None,
+    *,
+    fresh: bool,
 ) -> Run:
     """Tokenise, build the rig and apply the cuts. A fresh run is checked for nonsense; a continued one keeps what was
     found when it began."""
@@ -212,13 +225,16 @@ def _prepare(
     source = Source(recipe.model.name, recipe.model.revision)
     build_rig(source, recipe.task)  # imports the model's code, which idle memory counts among the libraries
     meter = Meter(device_of(plan), plan.machine.usd_per_hour, age_seconds)
-    cut = next((one for one in map(cut_from_dict, plan.cuts) if isinstance(one, WarmStart)), None)
+    cuts = [cut_from_dict(one) for one in plan.cuts]
+    cut = next((one for one in cuts if isinstance(one, WarmStart)), None)
     if cut is None:
         with meter.part("load"):
-            base = named_base(recipe)
+            for one in cuts:
+                one.begin(meter.device)
+            base = named_base(recipe, weights_hash)
     else:
         with meter.part("warm_start"):
-            base = changed_base(recipe, cut, folder / "base", meter.device, dtype_of(plan))
+            base = changed_base(recipe, cut, folder / "base", meter.device, dtype_of(plan), weights_hash)
     source = base.source
     with meter.part("tokenise"):
         tokenizer = Tokenizer.from_transformers(source.name, source.revision)

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from tenfold.errors import InputError
 from tenfold.hub import CONFIG, CONFIG_SECONDS, INDEX, WEIGHTS, OutOfReach, fetch, hub, is_known, offline
+from tenfold.shape.headers import stored_tensors
 from tenfold.shape.shape import Shape, Stored, shape_from_config
-
-LONGEST_HEADER_BYTES = 100_000_000
-"""The safetensors format's own limit."""
 
 NO_PARAMETERS = ("position_ids", "inv_freq", ".attn.bias", ".masked_bias")
 """Buffers that old checkpoints store beside the weights."""
@@ -113,15 +109,12 @@ def _stored(folder: Path, shape: Shape) -> Stored | None:
         return None
     count, size, by_dtype = 0, 0, dict[str, int]()
     for path in files:
-        for name, entry in _read_header(path).items():
+        for name, tensor in stored_tensors(path).items():
             if not _belongs(name, shape):
                 continue
-            try:
-                numbers, (start, end), dtype = prod(entry["shape"]), entry["data_offsets"], str(entry["dtype"])
-                count, size = count + numbers, size + end - start
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(f"{path}: damaged safetensors header at {name!r}; download the file again") from error
-            by_dtype[dtype] = by_dtype.get(dtype, 0) + numbers
+            numbers = prod(tensor.shape)
+            count, size = count + numbers, size + tensor.end - tensor.start
+            by_dtype[tensor.dtype] = by_dtype.get(tensor.dtype, 0) + numbers
     if not by_dtype:
         return None
     commonest = max(by_dtype, key=lambda dtype: by_dtype[dtype])
@@ -130,24 +123,9 @@ def _stored(folder: Path, shape: Shape) -> Stored | None:
 
 def _belongs(tensor: str, shape: Shape) -> bool:
     """`tensor` is a weight of the model without a task head; a tied head is stored once at most."""
-    if tensor == "__metadata__" or tensor.endswith(NO_PARAMETERS) or tensor.startswith(OTHER_PARTS):
+    if tensor.endswith(NO_PARAMETERS) or tensor.startswith(OTHER_PARTS):
         return False
     if shape.kind == "encoder":
         unused_pooler = shape.model_type != "bert" and "pooler." in tensor
         return not tensor.startswith(TASK_HEADS) and not unused_pooler
     return not (shape.tied_embeddings and tensor == "lm_head.weight")
-
-
-def _read_header(path: Path) -> Mapping[str, Any]:
-    """The JSON header of a safetensors file: 8 bytes of length, then the JSON."""
-    try:
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            if length > LONGEST_HEADER_BYTES:
-                raise InputError(f"{path}: not a safetensors file, its header claims {length:,} bytes")
-            header = json.loads(file.read(length))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: damaged safetensors header; download the file again") from error
-    if not isinstance(header, dict):
-        raise InputError(f"{path}: damaged safetensors header; download the file again")
-    return header
