@@ -1,0 +1,111 @@
+"""The goals of speed beside what was measured, and beside the floor of limits.py: which of them can be met at all."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """So many times the useful tokens/s of a peer."""
+
+    shape: str
+    workload: str
+    size: str
+    ours: str
+    """How the names of our systems begin; the fastest counts."""
+    peer: str
+    times: float
+    kind: str
+    """Of the floor: what the products are computed in."""
+
+    @property
+    def train(self) -> str:
+        """What learns."""
+        return "full" if self.ours.startswith("ours-full") else "lora"
+
+
+SHORT, LONG = "8 x 2048", "2 x 8192"
+
+GOALS = (
+    Goal("llama-8b", "fixed", SHORT, "ours-bf16", "unsloth-best", 1.2, "bf16"),
+    Goal("llama-8b", "fixed", SHORT, "ours-fp8", "unsloth-best", 1.75, "fp8"),
+    Goal("llama-8b", "fixed", SHORT, "ours-fp8", "unsloth", 2.5, "fp8"),
+    Goal("llama-8b", "fixed", LONG, "ours-bf16", "unsloth-best", 1.25, "bf16"),
+    Goal("llama-8b", "fixed", LONG, "ours-fp8", "unsloth-best", 1.7, "fp8"),
+    Goal("llama-8b", "packed", SHORT, "ours-fp8", "unsloth-best", 1.5, "fp8"),
+    Goal("llama-1b", "packed", SHORT, "ours-bf16", "unsloth-best", 2.0, "bf16"),
+    Goal("llama-1b", "packed", SHORT, "ours-fp8", "unsloth-best", 2.0, "fp8"),
+    Goal("qwen3-1.7b", "fixed", SHORT, "ours-full", "full-liger", 1.5, "bf16"),
+    Goal("qwen3-1.7b", "fixed", SHORT, "ours-full", "full-liger-best", 1.5, "bf16"),
+    Goal("llama-8b", "fixed", SHORT, "ours-full", "full-liger", 1.5, "bf16"),
+)
+
+COLUMNS = (
+    "model", "rows", "goal", "tokens/s wanted", "measured", "times", "products and attention", "with passes",
+    "in one round", "wanted, of the last",
+)  # fmt: skip
+
+FIGURES = (
+    "most_tokens_per_second", "most_tokens_per_second_with_passes", "most_tokens_per_second_in_one_round",
+)  # fmt: skip
+"""Of limits.py. Files from before the latter two have the first alone."""
+
+
+def floor_of(limits: Rows, goal: Goal) -> Mapping[str, Any] | None:
+    """The latest measured limit of a goal's step; None if there is none."""
+    same = [
+        body
+        for body in limits
+        if (body["shape"], f"{body['rows']} x {body['length']}") == (goal.shape, goal.size)
+        and (body.get("workload", "fixed"), body.get("train", "lora")) == (goal.workload, goal.train)
+        and goal.kind in body[FIGURES[0]]
+    ]
+    return max(same, key=lambda body: body["date"], default=None)
+
+
+def goal_lines(rows: Rows, limits: Rows, titles: Mapping[str, str]) -> list[list[str]]:
+    """The table's cells, a line for each goal whose peer was measured; what is missing is a dash."""
+    found: list[list[str]] = []
+    for goal in GOALS:
+        medians = _medians(rows, goal)
+        if goal.peer not in medians:
+            continue
+        wanted = goal.times * medians[goal.peer]
+        ours = max((speed for name, speed in medians.items() if name.startswith(goal.ours)), default=None)
+        floor = floor_of(limits, goal)
+        figures = [None if floor is None else floor.get(figure, {}).get(goal.kind) for figure in FIGURES]
+        last = next((figure for figure in reversed(figures) if figure is not None), None)
+        found.append(
+            [
+                titles[goal.shape],
+                f"{goal.size}, {'full fine-tuning' if goal.train == 'full' else f'products in {goal.kind}'}"
+                + (", short rows" if goal.workload == "packed" else ""),
+                f"{goal.times:g} x {goal.peer}",
+                f"{wanted:,.0f}",
+                "-" if ours is None else f"{ours:,.0f}",
+                "-" if ours is None else f"{ours / medians[goal.peer]:.2f}",
+                *("-" if figure is None else f"{figure:,.0f}" for figure in figures),
+                "-" if last is None else f"{100 * wanted / last:.0f} %",
+            ]
+        )
+    return found
+
+
+def _medians(rows: Rows, goal: Goal) -> dict[str, float]:
+    """Useful tokens/s by system, of the goal's shape and rows."""
+    speeds: dict[str, list[float]] = {}
+    for row in rows:
+        size = f"{row['settings']['rows']} x {row['settings']['length']}"
+        if "tokens_per_second" in row and (row["shape"], row["workload"], size) == (
+            goal.shape,
+            goal.workload,
+            goal.size,
+        ):
+            speeds.setdefault(row["sized_name"], []).append(row["tokens_per_second"])
+    return {name: statistics.median(found) for name, found in speeds.items()}
