@@ -21,6 +21,7 @@ from tenfold.rig.graphs import RecordingFailed
 from tenfold.rig.model import rig_around
 from tenfold.rig.rig import Rig
 from tenfold.rig.shrinking import recover
+from updates import largest_difference, updated_masters
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -149,3 +150,11 @@ def test_quantized_steps_give_the_gradients_of_the_stored_weights(name: str) -> 
         loss, found = gradient(rig, rows)
         assert loss == pytest.approx(expected_loss, rel=1e-2)
         assert relative_error(expected, found) < tolerance
+
+
+def test_a_compiled_update_is_the_plain_one() -> None:
+    """On a CPU, operation by operation, levels sought; and in one kernel of this GPU, levels computed."""
+    expected = updated_masters(compiled=False)
+    assert largest_difference(updated_masters(compiled=True, device="cuda"), expected) < 1e-4
+    assert largest_difference(updated_masters(compiled=False, device="cuda"), expected) < 1e-4
+    assert largest_difference(updated_masters(compiled=False, rate=1.02e-3), expected) > 1e-4, "the control"
