@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -23,6 +23,8 @@ class Goal:
     times: float
     kind: str
     """Of the floor: what the products are computed in."""
+    in_less_memory: bool = False
+    """Only rows of ours count whose peak is below the peer's."""
 
     @property
     def train(self) -> str:
@@ -36,14 +38,16 @@ GOALS = (
     Goal("llama-8b", "fixed", SHORT, "ours-bf16", "unsloth-best", 1.2, "bf16"),
     Goal("llama-8b", "fixed", SHORT, "ours-fp8", "unsloth-best", 1.75, "fp8"),
     Goal("llama-8b", "fixed", SHORT, "ours-fp8", "unsloth", 2.5, "fp8"),
+    Goal("llama-8b", "fixed", SHORT, "ours-fp8", "unsloth", 1.7, "fp8", in_less_memory=True),
+    Goal("llama-8b", "fixed", SHORT, "ours-nf4", "unsloth-qlora", 1.3, "fp8", in_less_memory=True),
     Goal("llama-8b", "fixed", LONG, "ours-bf16", "unsloth-best", 1.25, "bf16"),
     Goal("llama-8b", "fixed", LONG, "ours-fp8", "unsloth-best", 1.7, "fp8"),
     Goal("llama-8b", "packed", SHORT, "ours-fp8", "unsloth-best", 1.5, "fp8"),
     Goal("llama-1b", "packed", SHORT, "ours-bf16", "unsloth-best", 2.0, "bf16"),
     Goal("llama-1b", "packed", SHORT, "ours-fp8", "unsloth-best", 2.0, "fp8"),
-    Goal("qwen3-1.7b", "fixed", SHORT, "ours-full", "full-liger", 1.5, "bf16"),
-    Goal("qwen3-1.7b", "fixed", SHORT, "ours-full", "full-liger-best", 1.5, "bf16"),
-    Goal("llama-8b", "fixed", SHORT, "ours-full", "full-liger", 1.5, "bf16"),
+    Goal("qwen3-1.7b", "fixed", SHORT, "ours-full", "full-liger", 1.5, "bf16", in_less_memory=True),
+    Goal("qwen3-1.7b", "fixed", SHORT, "ours-full", "full-liger-best", 1.5, "bf16", in_less_memory=True),
+    Goal("llama-8b", "fixed", SHORT, "ours-full", "full-liger", 1.5, "bf16", in_less_memory=True),
 )
 
 COLUMNS = (
@@ -73,11 +77,15 @@ def goal_lines(rows: Rows, limits: Rows, titles: Mapping[str, str]) -> list[list
     """The table's cells, a line for each goal whose peer was measured; what is missing is a dash."""
     found: list[list[str]] = []
     for goal in GOALS:
-        medians = _medians(rows, goal)
-        if goal.peer not in medians:
+        systems = _systems(rows, goal)
+        if goal.peer not in systems:
             continue
-        wanted = goal.times * medians[goal.peer]
-        ours = max((speed for name, speed in medians.items() if name.startswith(goal.ours)), default=None)
+        peer = systems[goal.peer]
+        wanted = goal.times * peer.tokens_per_second
+        count = [one for name, one in systems.items() if name.startswith(goal.ours)]
+        if goal.in_less_memory:
+            count = [one for one in count if one.peak_bytes < peer.peak_bytes]
+        ours = max((one.tokens_per_second for one in count), default=None)
         floor = floor_of(limits, goal)
         figures = [None if floor is None else floor.get(figure, {}).get(goal.kind) for figure in FIGURES]
         last = next((figure for figure in reversed(figures) if figure is not None), None)
@@ -86,10 +94,10 @@ def goal_lines(rows: Rows, limits: Rows, titles: Mapping[str, str]) -> list[list
                 titles[goal.shape],
                 f"{goal.size}, {'full fine-tuning' if goal.train == 'full' else f'products in {goal.kind}'}"
                 + (", short rows" if goal.workload == "packed" else ""),
-                f"{goal.times:g} x {goal.peer}",
+                f"{goal.times:g} x {goal.peer}{' in less memory' if goal.in_less_memory else ''}",
                 f"{wanted:,.0f}",
                 "-" if ours is None else f"{ours:,.0f}",
-                "-" if ours is None else f"{ours / medians[goal.peer]:.2f}",
+                "-" if ours is None else f"{ours / peer.tokens_per_second:.2f}",
                 *("-" if figure is None else f"{figure:,.0f}" for figure in figures),
                 "-" if last is None else f"{100 * wanted / last:.0f} %",
             ]
@@ -97,15 +105,23 @@ def goal_lines(rows: Rows, limits: Rows, titles: Mapping[str, str]) -> list[list
     return found
 
 
-def _medians(rows: Rows, goal: Goal) -> dict[str, float]:
-    """Useful tokens/s by system, of the goal's shape and rows."""
-    speeds: dict[str, list[float]] = {}
+class _Measured(NamedTuple):
+    tokens_per_second: float
+    peak_bytes: int
+
+
+def _systems(rows: Rows, goal: Goal) -> dict[str, _Measured]:
+    """Median speed and largest peak by system, of the goal's shape and rows."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         size = f"{row['settings']['rows']} x {row['settings']['length']}"
-        if "tokens_per_second" in row and (row["shape"], row["workload"], size) == (
-            goal.shape,
-            goal.workload,
-            goal.size,
-        ):
-            speeds.setdefault(row["sized_name"], []).append(row["tokens_per_second"])
-    return {name: statistics.median(found) for name, found in speeds.items()}
+        place = (row["shape"], row["workload"], size)
+        if "tokens_per_second" in row and place == (goal.shape, goal.workload, goal.size):
+            found.setdefault(row["sized_name"], []).append(row)
+    return {
+        name: _Measured(
+            statistics.median(row["tokens_per_second"] for row in repeats),
+            max(row.get("peak_allocated_bytes", 0) for row in repeats),
+        )
+        for name, repeats in found.items()
+    }
