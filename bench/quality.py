@@ -2,9 +2,10 @@
 
     python bench/quality.py [--seeds 0 1 2] [--steps 40]
 
-Every leg is a fresh `tenfold train` with the same rows in the same order; legs differ in their cuts alone, and in the
-learning rate that the product gives to full fine-tuning and to adapters by default. Each difference is that of legs of
-one seed: lora beside full fine-tuning, and each storage of the frozen weights beside lora on plain ones.
+Every leg is a fresh `tenfold train` with the same rows in the same order; legs differ in their cuts or their optimizer
+alone, and in the learning rate that the product gives to full fine-tuning and to adapters by default. Each difference
+is that of legs of one seed: lora and the optimizers of fewer bits beside full fine-tuning in float32 masters, and each
+storage of the frozen weights beside lora on plain ones.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ ON_A_GPU: dict[str, dict[str, Any]] = {
     for storage in ("fp8", "nf4")
 }
 """Legs of what a CPU cannot do; run where --legs names them."""
-BESIDE = {"lora": "full"} | {name: "lora" for name in (*LEGS, *ON_A_GPU) if name.startswith("lora, ")}
+OPTIMIZERS = {"full, 8-bit moments": "adamw_8bit", "full, 8-bit moments, split weights": "adamw_8bit_split"}
+"""Legs of full fine-tuning with another optimizer than adamw; run where --legs names them."""
+ALL_LEGS = LEGS | ON_A_GPU | dict.fromkeys(OPTIMIZERS, LEGS["full"])
+BESIDE = {"lora": "full"} | dict.fromkeys(OPTIMIZERS, "full")
+BESIDE |= {name: "lora" for name in ALL_LEGS if name.startswith("lora, ")}
 
 
 def gsm8k(folder: Path) -> tuple[Path, Path]:
@@ -73,8 +78,14 @@ def leg(data: str, name: str, seed: int, steps: int) -> dict[str, Any]:
             "task": task,
             "data": {"train": str(train), "eval": str(test)},
             "machine": {"name": "local", "usd_per_hour": 0.0816},
-            "cuts": (LEGS | ON_A_GPU)[name],
-            "train": {"max_steps": steps, "batch_size": 8, "seed": seed, "eval_every_steps": steps},
+            "cuts": ALL_LEGS[name],
+            "train": {
+                "max_steps": steps,
+                "batch_size": 8,
+                "seed": seed,
+                "eval_every_steps": steps,
+                "optimizer": OPTIMIZERS.get(name, "adamw"),
+            },
             "output": {"folder": str(folder / "run"), "ledger": str(folder / "ledger.sqlite")},
         }
         path = folder / "recipe.yaml"
@@ -107,7 +118,7 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
-    parser.add_argument("--legs", nargs="+", choices=LEGS | ON_A_GPU, default=list(LEGS))
+    parser.add_argument("--legs", nargs="+", choices=ALL_LEGS, default=list(LEGS))
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     settings = {"model": "classics-28m", "steps": arguments.steps, "batch_size": 8, "eval_rows": EVAL_ROWS}

@@ -31,6 +31,7 @@ from tenfold.rig.shrinking import recover
 from tenfold.rig.storage.storage import ENCODING_BYTES
 from tenfold.rig.stored_linear import StoredLinear
 from tenfold.rig.stream import stream_weights
+from updates import largest_difference, updated_masters
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
@@ -230,3 +231,11 @@ def test_compiled_layers_are_found_again_by_the_next_process(tmp_path: Path) -> 
     (cold_hits, cold_misses, _), (hits, misses, bypassed) = counts
     assert cold_hits == 0 and cold_misses > 0
     assert (hits, misses, bypassed) == (cold_misses, 0, 0)
+
+
+def test_a_compiled_update_is_the_plain_one() -> None:
+    """On a CPU, operation by operation, levels sought; and in one kernel of this GPU, levels computed."""
+    expected = updated_masters(compiled=False)
+    assert largest_difference(updated_masters(compiled=True, device="cuda"), expected) < 1e-4
+    assert largest_difference(updated_masters(compiled=False, device="cuda"), expected) < 1e-4
+    assert largest_difference(updated_masters(compiled=False, rate=1.02e-3), expected) > 1e-4, "the control"

@@ -23,16 +23,18 @@ CUTS_FILE = Path(__file__).with_name("cuts.json")
 
 
 def build(arguments: argparse.Namespace, folder: Path) -> Any:
-    """The rig, with its cuts, and a fused AdamW over what learns, in float32 masters like the product's."""
+    """The rig, with its cuts, and the product's optimizer, or a plain fused AdamW over weights as they are."""
     import torch
     from protocol import System
     from rows import Row
 
     from tenfold.cuts import CUTS, cut_from_dict, on_rig
     from tenfold.data.tokenize import Sample
+    from tenfold.recipe import TrainWish
     from tenfold.rig.model import build_rig
     from tenfold.rig.precision import default_dtype
     from tenfold.rig.rig import Source
+    from tenfold.run.optimizer import make_optimizer
 
     given = json.loads(arguments.cuts) if arguments.cuts else json.loads(CUTS_FILE.read_text())[arguments.setting]
     kinds = [kind.name for kind in CUTS]
@@ -46,10 +48,12 @@ def build(arguments: argparse.Namespace, folder: Path) -> Any:
     rig = on_rig(cuts, skeleton)
     rig.model.train()
     learns = dict(rig.trainable)
-    if not arguments.bf16_weights:
-        for weight in learns.values():
-            weight.data = weight.data.float()
-    optimizer = torch.optim.AdamW(learns.values(), lr=LEARNING_RATE, fused=True)
+    if arguments.bf16_weights:
+        optimizer: torch.optim.Optimizer = torch.optim.AdamW(learns.values(), fused=True)
+    else:
+        optimizer = make_optimizer(rig, TrainWish(optimizer=arguments.optimizer))
+    for group in optimizer.param_groups:
+        group["lr"] = LEARNING_RATE
     whole = getattr(rig, "backward", None)
     cuda = arguments.device != "cpu"
 
@@ -85,6 +89,7 @@ def build(arguments: argparse.Namespace, folder: Path) -> Any:
             *rig.facts,
             f"{loop}, micro-batches of at most {arguments.micro_tokens} tokens",
             f"cuts: {json.dumps([cut.to_dict() for cut in cuts], default=str)}",
+            "optimizer: " + ("adamw, all in bf16" if arguments.bf16_weights else arguments.optimizer),
         ],
     )
 
@@ -101,6 +106,7 @@ def main() -> None:
         __doc__,
         cuts={"default": "", "help": "JSON list of cuts; without it those of the setting in cuts.json"},
         micro_tokens={"type": int, "default": 16384},
+        optimizer={"default": "adamw", "help": "as in a recipe"},
         bf16_weights={"action": "store_true", "help": "what learns stays as it is, without float32 masters"},
     )
     started = time.perf_counter()

@@ -59,8 +59,15 @@ def command(system: str) -> list[str]:
         return SYSTEMS[system]
     setting, _, tokens = system.removeprefix("ours-").partition("@")
     size = ["--micro-tokens", tokens] if tokens else []
-    # The peers' full rows keep weights, gradients and moments in bf16; beside them so do ours.
-    return ["ours.py", "--setting", setting, *size, *(["--bf16-weights"] if setting.startswith("full") else [])]
+    return ["ours.py", "--setting", setting, *size, *_optimizer(setting)]
+
+
+def _optimizer(setting: str) -> list[str]:
+    """The peers' full rows keep weights, gradients and moments in bf16; beside them `full` does, and `full-split` has
+    weights of 24 bits and moments of 8."""
+    if setting.startswith("full-split"):
+        return ["--optimizer", "adamw_8bit_split"]
+    return ["--bf16-weights"] if setting.startswith("full") else []
 
 
 def call(words: list[str], seconds: float, log: Path) -> str | None:

@@ -112,7 +112,7 @@ def imports() -> list[dict[str, Any]]:
 
 
 def arguments_of() -> argparse.Namespace:
-    """The command line; `cuts` and `bf16_weights` are what ours.py's builder also reads."""
+    """The command line; `cuts`, `optimizer` and `bf16_weights` are what ours.py's builder also reads."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="llama-8b")
     parser.add_argument("--settings", nargs="+", default=["bf16", "fp8-kept"])
@@ -123,7 +123,7 @@ def arguments_of() -> argparse.Namespace:
     parser.add_argument("--profile", action="store_true")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results")
     parser.add_argument("--one", help="one start of this setting here; its record to standard output")
-    parser.set_defaults(cuts="", bf16_weights=False)
+    parser.set_defaults(cuts="", optimizer="adamw", bf16_weights=False)
     return parser.parse_args()
 
 

@@ -97,10 +97,12 @@ def main() -> None:
     parser.add_argument("--workload", choices=["fixed", "packed"], default="fixed")
     parser.add_argument("--rows", type=int, default=8)
     parser.add_argument("--length", type=int, default=2048)
+    parser.add_argument("--optimizer", default="adamw", help="as in a recipe")
+    parser.add_argument("--bf16-weights", action="store_true", help="plain AdamW, all in bf16")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parents[1] / "results")
     arguments = parser.parse_args()
-    arguments.cuts, arguments.bf16_weights = "", False
+    arguments.cuts = ""
     import torch
     from protocol import environment
 

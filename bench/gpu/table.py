@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gate import LEAST_COSINE, LOSS_TOLERANCE
+from goals import COLUMNS as GOAL_COLUMNS
+from goals import FIGURES, goal_lines
 
 from shapes import SHAPES, flops_per_token
 
@@ -40,7 +42,7 @@ def read(folder: Path) -> list[dict[str, Any]]:
             continue
         head = {"file": path.name, "date": body["date"], "reference_loss": body.get("reference_loss")}
         head |= {"shape": body["shape"], "workload": body["workload"], "settings": body["settings"]}
-        rows += [head | row for row in body["rows"]]
+        rows += [head | row | {"sized_name": _sized(row)} for row in body["rows"]]
     return rows
 
 
@@ -50,7 +52,7 @@ def lines(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     for row in rows:
         if "tokens_per_second" in row:
             size = f"{row['settings']['rows']} x {row['settings']['length']}"
-            groups.setdefault((row["shape"], row["workload"], size, _sized(row)), []).append(row)
+            groups.setdefault((row["shape"], row["workload"], size, row["sized_name"]), []).append(row)
     order = list(SHAPES)
 
     def place(group: tuple[tuple[str, ...], list[Mapping[str, Any]]]) -> tuple[int, str, str, float]:
@@ -62,8 +64,8 @@ def lines(rows: Iterable[Mapping[str, Any]]) -> list[list[str]]:
 
 def _sized(row: Mapping[str, Any]) -> str:
     """The system; of ours with the size of its micro-batches, also where it was left to the default."""
-    name = row["system_name"]
-    return f"{name}@{row['arguments']['micro_tokens']}" if name.startswith("ours-") and "@" not in name else name
+    name, given = row["system_name"], row.get("arguments", {})
+    return f"{name}@{given['micro_tokens']}" if name.startswith("ours-") and "@" not in name and given else name
 
 
 def _line(key: tuple[str, ...], repeats: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -115,25 +117,58 @@ def _median(rows: Sequence[Mapping[str, Any]], key: str) -> float:
     return statistics.median(row[key] for row in rows)
 
 
-def floors(limits: Sequence[Mapping[str, Any]]) -> str:
-    """What no engine can pass on this card: the wide products and attention of a step, alone (limits.py)."""
-    lines = [
-        "",
-        "What a LoRA step cannot do without, alone and back to back on random numbers (`bench/gpu/limits.py`): the",
-        "wide products of the frozen weights and the head, forward and backward, and attention. The card lowers its",
-        "clock to keep to its power, so that sustained products run below the rate of short ones.",
-        "",
-        "| model | rows | products in | most tokens/s | MHz | watts |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+def floors(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]]) -> str:
+    """What no engine can pass on this card (limits.py), and the goals beside it (goals.py)."""
+    titles = (
+        "model",
+        "rows",
+        "learns",
+        "products in",
+        "products and attention",
+        "with passes",
+        "in one round",
+        "MHz",
+        "watts",
+    )
+    lines = [titles, ["---"] * len(titles)]
     for body in limits:
-        for kind, most in body["most_tokens_per_second"].items():
-            clocks = body["layer_and_chunk_parts"][kind]["clocks"]
+        clocks = body["layer_and_chunk_parts"]
+        for kind in body[FIGURES[0]]:
+            figures = [body.get(figure, {}).get(kind) for figure in FIGURES]
+            held = clocks[kind.partition(",")[0]]["clocks"]
             lines.append(
-                f"| {TITLES[body['shape']]} | {body['rows']} x {body['length']} | {kind} | {most:,.0f} |"
-                f" {clocks['sm_mhz']:,.0f} | {clocks['watts']:.0f} |"
+                [
+                    TITLES[body["shape"]],
+                    f"{body['rows']} x {body['length']}" + (", short rows" if body.get("workload") == "packed" else ""),
+                    body.get("train", "lora"),
+                    kind,
+                    *("-" if figure is None else f"{figure:,.0f}" for figure in figures),
+                    f"{held['sm_mhz']:,.0f}" if "sm_mhz" in held else "-",
+                    f"{held['watts']:.0f}" if "watts" in held else "-",
+                ]
             )
-    return "\n".join(lines)
+    goals = [GOAL_COLUMNS, ["---"] * len(GOAL_COLUMNS), *goal_lines(rows, limits, TITLES)]
+    return f"\n{FLOORS}\n{_cells(lines)}\n\n{GOALS_HEAD}\n{_cells(goals)}"
+
+
+def _cells(lines: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+FLOOR_COLUMNS = (
+    "model", "rows", "learns", "products in", "products and attention", "with passes", "in one round", "MHz", "watts",
+)  # fmt: skip
+
+FLOORS = """What a step cannot do without, alone and back to back on random numbers, in tokens/s
+(`bench/gpu/limits.py`): the wide products and the head, both ways, and attention; with them the norms, rotations,
+activations, additions and, in fp8, roundings, each as a copy of the fewest bytes that it can read and write, and in
+full fine-tuning the update; and all of it in one round, as one step. No adapters. The card lowers its clock to keep
+to its power, so that sustained products run below the rate of short ones. A dash: the file is from before the figure.
+"""
+
+GOALS_HEAD = """The goals beside these, in useful tokens/s. What is above 100 % of the last figure that there is, is out
+of reach on this card in these formats.
+"""
 
 
 def page(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]]) -> str:
@@ -147,7 +182,7 @@ def page(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]])
     dates = sorted({row["date"] for row in rows})
     listed = ", ".join(f"{name} {'/'.join(sorted(found))}" for name, found in sorted(versions.items()))
     table = [COLUMNS, ["---"] * len(COLUMNS), *lines(rows)]
-    body = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+    body = _cells(table)
     failed = [
         f"- {TITLES[row['shape']]}, {row['workload']}, {row['system_name']}, repeat {row['repeat']}:"
         f" {' '.join(str(row['error']).split())[:300]}"
@@ -155,7 +190,7 @@ def page(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]])
         if "error" in row
     ]
     seconds = min(row["timed_seconds"] for row in rows if "timed_seconds" in row)
-    body += "\n" + floors(limits) if limits else ""
+    body += "\n" + floors(rows, limits) if limits else ""
     tail = "\nRows without a result:\n\n" + "\n".join(failed) + "\n" if failed else ""
     return (
         f"{HEAD.format(dates=', '.join(dates), gpus=', '.join(gpus), versions=listed, seconds=seconds)}\n{body}\n{tail}"

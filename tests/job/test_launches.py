@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode  # noqa: E402
 
 from accuracy.launch_counter import LaunchCounter  # noqa: E402
 from tenfold.cuts import Cut, FineTune, LoRA, Pack, Quantize, on_paper, on_rig  # noqa: E402
-from tenfold.job.launches import SMALL_8BIT, UPDATE_8BIT, UPDATE_SMALL, block_launches  # noqa: E402
+from tenfold.job.launches import SMALL_8BIT, SPLIT, UPDATE_8BIT, UPDATE_SMALL, block_launches  # noqa: E402
 from tenfold.rig import packing, segments  # noqa: E402
 from tenfold.rig.precision import autocast  # noqa: E402
 from tenfold.run.adam8bit import Adam8bit  # noqa: E402
@@ -130,13 +130,15 @@ def test_the_count_tells_combinations_apart(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_eight_bit_moments_launch_as_counted() -> None:
-    weights = [torch.nn.Parameter(torch.ones(size)) for size in (SMALL_8BIT, SMALL_8BIT - 1)]
     counts: list[int] = []
-    for weight in weights:
-        weight.grad = torch.ones_like(weight)
+    for size, splits in ((SMALL_8BIT, False), (SMALL_8BIT, True), (SMALL_8BIT - 1, False)):
+        weight = torch.nn.Parameter(torch.ones(size))
         optimizer = Adam8bit([{"params": [weight], "weight_decay": 0.1}], (0.9, 0.999), 1e-8)
+        if splits:
+            optimizer.split(weight)
+        weight.grad = torch.ones_like(weight)
         optimizer.step()
         with LaunchCounter() as counter:
             optimizer.step()
         counts.append(counter.count)
-    assert pytest.approx(counts, abs=3) == [UPDATE_8BIT, UPDATE_SMALL]
+    assert pytest.approx(counts, abs=3) == [UPDATE_8BIT, UPDATE_8BIT + SPLIT, UPDATE_SMALL]

@@ -21,9 +21,9 @@ def machines(*names: str) -> list[Machine]:
     return [find_machines(MachineWish(name=name, usd_per_hour=1.0))[0] for name in names]
 
 
-def kept(cuts: dict[str, Any], found: list[Machine], name: str = "auto") -> list[str]:
+def kept(cuts: dict[str, Any], found: list[Machine], name: str = "auto", **train: Any) -> list[str]:
     recipe = recipe_from_dict(
-        {"model": "m", "task": "sft", "data": {"train": "rows.jsonl"}, "machine": name, "cuts": cuts}
+        {"model": "m", "task": "sft", "data": {"train": "rows.jsonl"}, "machine": name, "cuts": cuts, "train": train}
     )
     return [machine.name for machine in capable(recipe, found)]
 
@@ -60,3 +60,10 @@ def test_a_missing_compiler_is_noticed_on_this_computer_alone(monkeypatch: pytes
     with pytest.raises(InputError, match=re.escape("cuts.fuse.compile: torch.compile finds no C compiler")):
         kept(COMPILE, machines("L4"), name="local")
     assert kept({}, machines("L4"), name="local") == ["L4"], "left open, it is left out"
+
+
+def test_split_weights_need_bfloat16() -> None:
+    assert kept({}, machines("T4", "L4"), optimizer="adamw_8bit_split") == ["L4"]
+    assert kept({}, machines("T4", "L4"), optimizer="adamw_8bit") == ["T4", "L4"], "the control"
+    with pytest.raises(InputError, match=re.escape("needs hardware for bfloat16, and this machine has none; write")):
+        kept({}, machines("T4"), optimizer="adamw_8bit_split")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 
+import pytest
+
 from measured import LORA_MEASURED, measured
 from paper import CONFIG, ROWS, machines, plan_on_paper
+from tenfold.errors import NoPlanFits
 from tenfold.machine import gpu_named
 from tenfold.planner import Plan, make_plan
 from tenfold.planner.quality import QualityEvidence
@@ -106,11 +109,20 @@ def test_number_formats_are_open_only_where_the_recipe_opens_them() -> None:
 def test_the_optimizer_is_open_only_where_the_recipe_opens_it() -> None:
     small = [replace(machine, memory_bytes=20 * 2**30) for machine in machines("L4")]
     full = {"cuts": {"lora": False}}
-    assert plan_on_paper(machines("H200 SXM"), train={"optimizer": "auto", "epochs": 50}, **full).optimizer == "adamw"
+    eager = {"cuts": {"lora": False, "fuse": {"compile": False}}}  # where an update of 8 bits is not one operation
+    assert plan_on_paper(machines("H200 SXM"), train={"optimizer": "auto", "epochs": 50}, **eager).optimizer == "adamw"
     found = plan_on_paper(small, train={"optimizer": "auto"}, **full)
     assert found.optimizer == "adamw_8bit", "nothing else fits"
     assert found.settled.train.optimizer == "adamw_8bit"
     assert found.recipe.train.optimizer == "auto"
+
+
+def test_split_weights_are_for_who_names_them_and_for_all_weights() -> None:
+    small = [replace(machine, memory_bytes=14 * 2**30) for machine in machines("L4")]
+    with pytest.raises(NoPlanFits):
+        plan_on_paper(small, train={"optimizer": "auto"}, cuts={"lora": False})
+    found = plan_on_paper(small, train={"optimizer": "adamw_8bit_split"})
+    assert (found.optimizer, [cut["cut"] for cut in found.cuts if cut["cut"] == "lora"]) == ("adamw_8bit_split", [])
 
 
 def test_spot_machines_save_as_often_as_pays() -> None:

@@ -94,7 +94,9 @@ BAD = [
     ("optim: sgd", "recipe.yaml:4: optim: found 'sgd' (text), expected adamw, adamw_torch"),
     ("optimizer: paged_adamw_8bit", "found 'paged_adamw_8bit' (text); tenfold does not page an optimizer to the host, write adamw_8bit"),
     ("optim: adamw_torch\noptimizer: adamw_torch", "recipe.yaml:5: optimizer (train.optimizer): is also set by optim on line 4; keep one"),
-    ("train: {optimizer: adam}", "train.optimizer: found 'adam' (text), expected adamw, adamw_8bit or auto"),
+    ("train: {optimizer: adam}", "train.optimizer: found 'adam' (text), expected adamw, adamw_8bit, adamw_8bit_split or auto"),
+    ("optimizer: flash_adamw\nadapter: lora", "recipe.yaml:4: optimizer (train.optimizer): found adamw_8bit_split, which splits weights that all learn; write"),
+    ("train: {optimizer: adamw_8bit_split, dtype: float32}", "train.optimizer: found adamw_8bit_split, whose weights are bfloat16; write adamw_8bit, or"),
     ("gradient_accumulation_steps: 4", "recipe.yaml:4: gradient_accumulation_steps: needs micro_batch_size beside it"),
     (
         "micro_batch_size: 2\ngradient_accumulation_steps: 4\ntrain: {batch_size: 32}",

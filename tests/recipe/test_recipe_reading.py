@@ -114,6 +114,7 @@ ALIASES = [
     ("load_in_4bit: false\nfp16:\noptim: adamw_torch\ntrain_on_inputs: false\ndo_train: true\nflash_attention:\nloss_watchdog_threshold:", ""),
     ("optim: adamw_torch_fused", "train: {optimizer: adamw}"),
     ("optim: adamw_bnb_8bit", "train: {optimizer: adamw_8bit}"),
+    ("optimizer: flash_adamw", "train: {optimizer: adamw_8bit_split}"),
     ("optimizer:\nadam_beta2: 0.99", "train: {beta2: 0.99}"),
     ("load_in_4bit: true", "cuts: {quantize: nf4}"),
     ("load_in_4bit: false\nload_in_8bit: true", "cuts: {quantize: {storage: int8, compute: bf16}}"),

@@ -14,7 +14,8 @@ from tenfold.rig.batch import PaddedLayout
 from tenfold.rig.loss import next_token_loss
 from tenfold.rig.rig import Rig, Source
 from tenfold.run import adam8bit
-from tenfold.run.adam8bit import BLOCK, SMALL, Adam8bit, Levels, dequantize, quantize
+from tenfold.run.adam8bit import SMALL, Adam8bit
+from tenfold.run.levels8bit import BLOCK, Levels, dequantize, quantize
 from tenfold.run.optimizer import make_optimizer
 
 CPU = torch.device("cpu")

@@ -19,6 +19,7 @@ import tenfold
 from jobs import make_recipe, stepping, write_rows
 from tenfold.errors import BudgetReached, InputError, NotFinite, TenfoldError
 from tenfold.ledger import open_ledger
+from tenfold.machine.local import local_machine
 from tenfold.planner import Plan
 from tenfold.receipt import Receipt
 from tenfold.run.events import Event
@@ -87,8 +88,14 @@ def test_a_quantized_base_learns_and_the_receipt_says_how(tmp_path: Path) -> Non
     [
         ({"quantize": "int8", "lora": {"rank": 4}}, {}, "adapter-last/adapter_model.safetensors"),
         ({"lora": False}, {"optimizer": "adamw_8bit"}, "model-last/model.safetensors"),
+        pytest.param(
+            {"lora": False},
+            {"optimizer": "adamw_8bit_split", "dtype": "bfloat16"},
+            "model-last/model.safetensors",
+            marks=pytest.mark.skipif("bfloat16" not in local_machine().flops, reason="no hardware for bfloat16 here"),
+        ),
     ],
-    ids=["quantized", "eight-bit moments"],
+    ids=["quantized", "eight-bit moments", "split weights"],
 )
 def test_low_bits_continue_where_they_stopped(
     cuts: dict[str, Any], train: dict[str, Any], result: str, tmp_path: Path

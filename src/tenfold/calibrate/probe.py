@@ -11,12 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tenfold.cuts import Cut, FineTune, on_paper
 from tenfold.data.tokenize import Sample
 from tenfold.job import Job
 from tenfold.machine import Machine
+from tenfold.recipe.schema import OptimizerName
 from tenfold.shape import shape_from_config
 from tenfold.workload import Workload
 
@@ -44,7 +45,7 @@ class Probe:
     """But fine_tune: weights are random."""
     micro_rows: int = 1_000_000
     """Of the padded layout."""
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    optimizer: OptimizerName = "adamw"
 
     def job(self, machine: Machine) -> Job:
         """One step on paper."""

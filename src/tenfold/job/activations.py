@@ -166,7 +166,7 @@ def end_bytes(job: Job, micro: MicroBatch) -> float:
     hidden = shape.hidden_size
     width = 0.0
     if not shape.post_norm:  # the final norm's input and, for its weight's gradient, the normalised input
-        width += hidden * FLOAT32_BYTES * (2 if learns_all and shape.norm == "rms" else 1)
+        width += hidden * (FLOAT32_BYTES + (normed_size(job) if shape.norm == "rms" else 0))
     if learns_all and (shape.kind == "encoder"):  # embeddings are normalised
         width += hidden * FLOAT32_BYTES
         width += _dropped_out(job, hidden)
@@ -185,7 +185,7 @@ def _stream_size(job: Job) -> int:
     """Bytes of a number in the residual stream: that of the weights that make it; a layer norm that ends the block
     makes it float32 under autocast on a GPU."""
     widened = job.shape.post_norm and job.shape.norm == "layer" and job.machine.vendor_kind == "cuda"
-    return FLOAT32_BYTES if widened or not job.adapted else job.dtype_bytes
+    return FLOAT32_BYTES if widened or not (job.adapted or job.splits_weights) else job.dtype_bytes
 
 
 def norm_size(job: Job) -> int:
@@ -193,12 +193,17 @@ def norm_size(job: Job) -> int:
     return _stream_size(job) if job.shape.norm == "layer" and job.machine.vendor_kind == "cpu" else FLOAT32_BYTES
 
 
+def normed_size(job: Job) -> int:
+    """Bytes of a number that a root-mean-square norm keeps for the gradient of its own weight: its result before that,
+    in the format of its input."""
+    return 0 if job.adapted else _stream_size(job)
+
+
 def _norm_bytes(job: Job) -> float:
     """Of one norm, in float32 under autocast too; its result before the weight is kept where that learns."""
     if job.shape.norm == "layer":
         return job.shape.hidden_size * norm_size(job) + 2 * FLOAT32_BYTES  # input, mean, 1 / deviation
-    copies = 1 if job.adapted else 2
-    return (copies * job.shape.hidden_size + 1) * FLOAT32_BYTES
+    return job.shape.hidden_size * (FLOAT32_BYTES + normed_size(job)) + FLOAT32_BYTES
 
 
 def _linear_input_bytes(job: Job, group: set[str]) -> float:

@@ -8,6 +8,7 @@ from math import ceil
 from typing import Literal
 
 from tenfold.machine import Machine
+from tenfold.recipe.schema import OptimizerName
 from tenfold.shape import Shape
 from tenfold.workload import NARROWED_SHARE, Epoch, MicroBatch, Workload, filling_step
 
@@ -71,7 +72,7 @@ class Job:
     steps_wanted: int | None
     epochs: float
     labels: int = 0
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    optimizer: OptimizerName = "adamw"
     evaluations: int = 0
     save_every_steps: int | None = None
     """As the recipe states it."""
@@ -165,6 +166,21 @@ class Job:
         if not self.adapted:
             return self.parameters
         return self.adapter_parameters + self.task_parameters + self.row_parameters + self.full_block_parameters
+
+    @property
+    def splits_weights(self) -> bool:
+        """Weights that learn are bfloat16 with eight bits more beside them, and so are gradients (run/split_master)."""
+        return self.optimizer == "adamw_8bit_split" and not self.adapted
+
+    @property
+    def learned_bytes(self) -> int:
+        """Bytes of a weight that learns as the forward pass reads it, and of its gradient."""
+        return 2 if self.splits_weights else 4
+
+    @property
+    def master_bytes(self) -> int:
+        """Bytes of a weight that learns, all of its bits."""
+        return 3 if self.splits_weights else 4
 
     @property
     def grown_layers(self) -> int:

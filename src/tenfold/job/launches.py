@@ -30,8 +30,13 @@ chunk of the fused loss."""
 UPDATE_OF_A_TENSOR = 4.0
 """On a CPU, where nothing is launched for many tensors at once: norm, clipping, update, zeroing."""
 
-UPDATE_8BIT, UPDATE_SMALL = 47.0, 16.0
-"""Of each piece of a tensor whose moments are in eight bits, and of a small tensor: run/adam8bit, counted."""
+UPDATE_8BIT, UPDATE_SMALL, SPLIT = 45.0, 14.0, 21.0
+"""Of each piece of a tensor whose moments are in eight bits, of a small tensor, and more of a piece whose weight is
+split: run/adam8bit, counted."""
+
+UPDATE_COMPILED = 30.0
+"""Of a tensor whose update is compiled: 0.15 ms of the host for guards and views, in launches of 5 microseconds. Timed
+on one core of an AMD EPYC, not on a GPU's host."""
 
 PIECE_8BIT, SMALL_8BIT = 2**22, 2**12
 """Weights of such a piece; of a tensor whose moments are not worth it."""
@@ -48,6 +53,11 @@ READS_A_NORM = {"q", "k", "v", "qkv", "gate", "up", "gate_up"}
 
 BUCKET, VIEWS_OF_A_BUCKET = 1.0, 4.0
 """Of every attention bucket beyond the first, each way: its kernel, and ten views at 0.4 of a launch (ibid.)."""
+
+
+class _HowUpdated(NamedTuple):
+    compiled: bool
+    splits: bool
 
 
 class Launches(NamedTuple):
@@ -167,7 +177,7 @@ def accumulating_launches(job: Job) -> float:
 def update_launches(job: Job) -> float:
     """Of one optimizer step. On a GPU plain AdamW takes all tensors at once, in a few launches."""
     shape = job.shape
-    if job.optimizer == "adamw_8bit":
+    if job.optimizer != "adamw":
         return BACKWARD_SHARE * _launches_8bit(job)  # nothing notes them down either
     tensors = 2 * len(job.adapted) * shape.layers + (4 if job.task == "classify" else 0)
     if not job.adapted:
@@ -182,11 +192,13 @@ def _launches_8bit(job: Job) -> float:
         outside = (job.task_parameters, job.row_parameters)
     else:
         outside = (shape.embedding_parameters, 0 if shape.tied_embeddings else shape.head_parameters)
-    return sum(map(_launches_of_a_tensor, outside)) + _block_launches_8bit(shape, job.adapted, job.adapter_rank)
+    how = _HowUpdated(job.compiled, job.splits_weights)
+    found = sum(_launches_of_a_tensor(weights, how) for weights in outside)
+    return found + _block_launches_8bit(shape, job.adapted, job.adapter_rank, how)
 
 
 @lru_cache(maxsize=512)
-def _block_launches_8bit(shape: Shape, adapted: tuple[str, ...], rank: int) -> float:
+def _block_launches_8bit(shape: Shape, adapted: tuple[str, ...], rank: int, how: _HowUpdated) -> float:
     """Of all blocks."""
     if adapted:
         wide = [x for x in shape.block_linears if x.name in adapted]
@@ -195,10 +207,13 @@ def _block_launches_8bit(shape: Shape, adapted: tuple[str, ...], rank: int) -> f
         sizes = [x.in_features * x.out_features for x in shape.block_linears]
         sizes += [x.out_features for x in shape.block_linears if x.bias]
         sizes += [shape.hidden_size] * _norms(shape)
-    return shape.layers * sum(map(_launches_of_a_tensor, sizes))
+    return shape.layers * sum(_launches_of_a_tensor(weights, how) for weights in sizes)
 
 
-def _launches_of_a_tensor(weights: float) -> float:
+def _launches_of_a_tensor(weights: float, how: _HowUpdated) -> float:
     if not weights:
         return 0.0
-    return UPDATE_SMALL if weights < SMALL_8BIT else UPDATE_8BIT * ceil(weights / PIECE_8BIT)
+    if weights < SMALL_8BIT:
+        return UPDATE_SMALL
+    piece = UPDATE_8BIT + (SPLIT if how.splits else 0.0)
+    return UPDATE_COMPILED if how.compiled else piece * ceil(weights / PIECE_8BIT)

@@ -32,7 +32,7 @@ KINDS = (
 )  # fmt: skip
 """Of bytes, in the order in which they are shown."""
 
-MOMENT_BYTES = {"adamw": 4.0, "adamw_8bit": 1 + 4 / 256}
+MOMENT_BYTES = {"adamw": 4.0, "adamw_8bit": 1 + 4 / 256, "adamw_8bit_split": 1 + 4 / 256}
 """Of each of the two moments of a weight: float32, or a code and its share of the scale of 256 (run/adam8bit)."""
 
 
@@ -121,12 +121,12 @@ class _Amounts:
 
 
 def _amounts(job: Job) -> _Amounts:
-    gradients, layers = float(FLOAT32_BYTES * job.trained_parameters), job.shape.layers
+    gradients, layers = float(job.learned_bytes * job.trained_parameters), job.shape.layers
     by_block, above = gradients / layers, 0.0
     if not job.adapted:
-        by_block = FLOAT32_BYTES * job.shape.block_parameters / layers
+        by_block = job.learned_bytes * job.shape.block_parameters / layers
         head = 0 if job.task == "classify" else job.shape.head_parameters
-        above = FLOAT32_BYTES * (job.shape.intermediate_size * job.shape.hidden_size + head)
+        above = job.learned_bytes * (job.shape.intermediate_size * job.shape.hidden_size + head)
     narrow = narrow_weight_bytes(job, 0)
     share = job.last_block_share
     return _Amounts(
@@ -195,7 +195,7 @@ def _lasting(job: Job) -> dict[str, float]:
             weights += job.stored_bytes - (job.shape.block_parameters - job.full_block_parameters) * size
             weights += job.ready_bytes if job.keeps_ready else 0.0
     else:
-        weights = float(job.parameters * FLOAT32_BYTES)
+        weights = float(job.parameters * job.master_bytes)
     return {
         "weights": weights,
         "adapters": float(FLOAT32_BYTES * (job.adapter_parameters + (job.row_parameters if job.adapted else 0))),

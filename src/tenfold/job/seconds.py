@@ -101,7 +101,7 @@ def _preparation_seconds(job: Job, machine: Machine, load_seconds: float) -> flo
 
 def exported_bytes(job: Job) -> float:
     """Of the adapter or model that is written: after the run, and whenever an evaluation finds it the best so far."""
-    return 4.0 * job.trained_parameters
+    return float(job.learned_bytes * job.trained_parameters)
 
 
 def one_save_seconds(job: Job) -> float:
@@ -117,7 +117,7 @@ def saved_share(job: Job) -> float | None:
 
 def saved_bytes(job: Job) -> float:
     """Of a saved state."""
-    return job.trained_parameters * (4.0 + 2 * MOMENT_BYTES[job.optimizer])
+    return job.trained_parameters * (job.master_bytes + 2 * MOMENT_BYTES[job.optimizer])
 
 
 def host_link(machine: Machine) -> float:

@@ -8,8 +8,9 @@ from tenfold.job.job import Job
 PIECE_8BIT = 2**22
 """Weights whose moments run/adam8bit holds in float32 at once."""
 
-PIECE_8BIT_BYTES = 32
-"""Of each of them: two moments, gradient, change, and what codes are made of."""
+PIECE_8BIT_BYTES = {"adamw_8bit": 32, "adamw_8bit_split": 44}
+"""Of each of them: two moments, gradient, change, and what codes are made of; of split weights the master, and what its
+roundings are made of. Counted by the allocator."""
 
 
 def loss_bytes(job: Job) -> float:
@@ -26,7 +27,8 @@ def loss_bytes(job: Job) -> float:
     chunk = min(job.loss_rows, rows) * each * shape.vocab_size
     head = FLOAT32_BYTES * job.learned_head_parameters
     if not job.adapted:  # the head's gradient, a chunk's share of it, and a narrow copy of its weight
-        head = shape.head_parameters * (FLOAT32_BYTES + size + (size if size < FLOAT32_BYTES else 0))
+        narrow = size if size < job.learned_bytes else 0
+        head = shape.head_parameters * (size + narrow + (FLOAT32_BYTES if rows > job.loss_rows else 0))
     return max(chunk, tokens * shape.intermediate_size * size) + 2 * rows * shape.hidden_size * size + head
 
 
@@ -36,7 +38,7 @@ def loss_gradient_bytes(job: Job) -> float:
         return 0.0
     rows = job.largest.tokens * job.head_share
     learned = job.learned_head_parameters if job.adapted else job.shape.head_parameters
-    head = 0.0 if job.accumulates else FLOAT32_BYTES * learned
+    head = 0.0 if job.accumulates else job.learned_bytes * learned
     return rows * job.shape.hidden_size * job.dtype_bytes + head
 
 
@@ -90,7 +92,7 @@ def _dense_at_once(job: Job) -> float:
 
 def narrow_weight_bytes(job: Job, blocks: int) -> float:
     """Where all weights learn in float32 and products compute in bfloat16: the narrow copies of so many blocks."""
-    if job.adapted or job.dtype_bytes >= FLOAT32_BYTES:
+    if job.adapted or job.dtype_bytes >= job.learned_bytes:
         return 0.0
     head = job.shape.head_parameters if job.task != "classify" and job.loss_rows is None else 0
     return job.dtype_bytes * (blocks / job.shape.layers * job.shape.block_parameters + head)
@@ -98,6 +100,6 @@ def narrow_weight_bytes(job: Job, blocks: int) -> float:
 
 def update_bytes(job: Job) -> float:
     """What the optimizer makes on its way."""
-    if job.optimizer == "adamw_8bit":
-        return float(min(PIECE_8BIT, job.trained_parameters) * PIECE_8BIT_BYTES)
-    return 0.0
+    if job.optimizer == "adamw" or job.compiled:  # one operation
+        return 0.0
+    return float(min(PIECE_8BIT, job.trained_parameters) * PIECE_8BIT_BYTES[job.optimizer])

@@ -16,13 +16,15 @@ from tenfold.job.launches import (
 )
 from tenfold.workload import MicroBatch
 
-OPTIMIZER_BYTES_PER_PARAMETER = {"adamw": 40, "adamw_8bit": 254}
-"""AdamW in float32 reads weight, gradient and two moments and writes weight and two moments: seven times four bytes. In
-eight bits it is not one fused operation: reads and writes of run/adam8bit, counted operation by operation, 242. Before
-either the gradient is read for its norm, read and written to be clipped: 12."""
+OPTIMIZER_BYTES = {"adamw": 40, "adamw_8bit": 258, "adamw_8bit_split": 449}
+"""Of a weight that learns. AdamW in float32 reads weight, gradient and two moments and writes weight and two moments:
+seven times four bytes. In eight bits it is not one fused operation: reads and writes of run/adam8bit, counted operation
+by operation, 246, and 443 with split weights. Before either the gradient is read for its norm, read and written to be
+clipped: 12, in bfloat16 6. Compiled, it is one operation that moves 28, or 18, and computes more: it is taken to last
+as long as AdamW in float32 until it is timed on a GPU."""
 
-ACCUMULATED_BYTES = 3 * FLOAT32_BYTES
-"""Of adding a gradient to the one before: two reads, one write."""
+ACCUMULATED = 3
+"""Times that the bytes of a gradient are moved to add it to the one before: two reads, one write."""
 
 LOGIT_BYTES = {"whole": 36, "chunked": 44, "compiled": 10}
 """Reads and writes of each logit. whole, by transformers' loss: product 2, widened 6, log-softmax 8, its gradient 12,
@@ -113,7 +115,7 @@ def training_work(job: Job) -> Work:
         adapter_bytes=_adapter_bytes(job),
         dequantized_bytes=_dequantized_bytes(job),
         paged_bytes=_paged_bytes(job),
-        update_bytes=job.steps * job.trained_parameters * OPTIMIZER_BYTES_PER_PARAMETER[job.optimizer],
+        update_bytes=job.steps * job.trained_parameters * _optimizer_bytes(job),
         update_launches=job.steps * update_launches(job),
         launches=0.0 if recorded else passes_launches,
         kernels=passes_launches if recorded else 0.0,
@@ -122,6 +124,10 @@ def training_work(job: Job) -> Work:
         tokens=job.tokens_trained,
         **attention,
     )
+
+
+def _optimizer_bytes(job: Job) -> int:
+    return OPTIMIZER_BYTES["adamw" if job.compiled else job.optimizer]
 
 
 def every_micro_batch(job: Job) -> MicroBatch:
@@ -211,7 +217,7 @@ def _noise(job: Job) -> float:
 
 def _searches(job: Job) -> float:
     """Both moments of every weight, once a step."""
-    on_cpu = job.machine.vendor_kind == "cpu" and job.optimizer == "adamw_8bit"
+    on_cpu = job.machine.vendor_kind == "cpu" and job.optimizer != "adamw"
     return 2.0 * job.steps * job.trained_parameters if on_cpu else 0.0
 
 
@@ -240,7 +246,7 @@ def _operand_bytes(job: Job, tokens: float, micro_batches: float, passes: float)
 
 def _streamed_bytes(job: Job) -> float:
     shape = job.shape
-    added = max(0.0, job.micro_batches - job.steps) * job.trained_parameters * ACCUMULATED_BYTES
+    added = max(0.0, job.micro_batches - job.steps) * job.trained_parameters * ACCUMULATED * job.learned_bytes
     how = "whole" if job.loss_rows is None else "compiled" if job.compiled else "chunked"
     moved = added + job.head_rows * shape.vocab_size * LOGIT_BYTES[how]
     if not job.adapted:
@@ -296,9 +302,9 @@ def _casts(job: Job) -> float:
     dense gradient of the embeddings, and the head's, which a chunked loss adds up chunk by chunk."""
     shape, size = job.shape, job.dtype_bytes
     narrowed = 0.0
-    if size < FLOAT32_BYTES:  # read and written narrow; its gradient read narrow and written wide
+    if size < job.learned_bytes:  # read and written narrow; its gradient read narrow and written wide
         narrowed = 2 * (FLOAT32_BYTES + size) * (shape.block_parameters + shape.head_parameters)
-    embeddings = 4 * FLOAT32_BYTES * shape.embedding_parameters
+    embeddings = 4 * job.learned_bytes * shape.embedding_parameters
     chunks = 0.0
     if job.loss_rows is not None:
         rows = job.head_rows / max(1.0, job.micro_batches)

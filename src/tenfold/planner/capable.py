@@ -11,7 +11,7 @@ from tenfold.recipe.schema import FuseWish, QuantizeWish
 
 
 def capable(recipe: Recipe, machines: Sequence[Machine]) -> Sequence[Machine]:
-    """The machines that can do every forced cut.
+    """The machines that can do every forced cut, and the optimizer.
 
     Raises InputError, with the next best setting, if no machine is left.
     """
@@ -30,6 +30,14 @@ def capable(recipe: Recipe, machines: Sequence[Machine]) -> Sequence[Machine]:
             raise InputError(
                 f"cuts.fuse.compile: compiled layers need a GPU of compute capability 8.0 or later, {_what(machines)};"
                 " write false, which keeps the chunked loss"
+            )
+        machines = able
+    if recipe.train.optimizer == "adamw_8bit_split":
+        able = [machine for machine in machines if machine.dtype == "bfloat16"]
+        if not able:
+            raise InputError(
+                "train.optimizer: adamw_8bit_split needs hardware for bfloat16, and"
+                f" {'this machine has' if len(machines) == 1 else 'the allowed machines have'} none; write adamw_8bit"
             )
         machines = able
     _check_compiler(recipe, machines)

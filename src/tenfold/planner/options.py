@@ -9,7 +9,15 @@ from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, 
 from tenfold.cuts.quantize import StorageName
 from tenfold.machine import find_compiler
 from tenfold.recipe import Recipe
-from tenfold.recipe.schema import CheckpointWish, FuseWish, LoraWish, PackWish, QuantizeWish, WarmStartWish
+from tenfold.recipe.schema import (
+    CheckpointWish,
+    FuseWish,
+    LoraWish,
+    OptimizerName,
+    PackWish,
+    QuantizeWish,
+    WarmStartWish,
+)
 from tenfold.workload import Workload
 
 Option = Cut | None
@@ -62,15 +70,17 @@ def quantize_options(recipe: Recipe) -> tuple[Option, ...]:
     return tuple(Quantize(storage, compute, keep) for storage, compute, keep in product(storages, computed, kept))
 
 
-def optimizer_options(recipe: Recipe) -> tuple[Literal["adamw", "adamw_8bit"], ...]:
-    """What the recipe names, or both."""
+def optimizer_options(recipe: Recipe) -> tuple[OptimizerName, ...]:
+    """What the recipe names, or those of float32 weights: what split ones cost is not measured enough to be chosen."""
     return ("adamw", "adamw_8bit") if recipe.train.optimizer == "auto" else (recipe.train.optimizer,)
 
 
 def lora_options(recipe: Recipe) -> tuple[Option, ...]:
-    """Off and on, or as the recipe says; adapters on noise make no sense, and on quantized weights nothing else."""
+    """Off and on, or as the recipe says; adapters on noise make no sense, on quantized weights nothing else, and an
+    optimizer that splits weights is for all of them."""
     wish = recipe.cuts.lora
-    if wish is False or (wish == "auto" and recipe.cuts.fine_tune is False):
+    only_full = recipe.cuts.fine_tune is False or recipe.train.optimizer == "adamw_8bit_split"
+    if wish is False or (wish == "auto" and only_full):
         return (None,)
     settings = wish if isinstance(wish, LoraWish) else LoraWish()
     alpha = 2.0 * settings.rank if settings.alpha is None else settings.alpha

@@ -12,6 +12,7 @@ from tenfold.durable import write_file
 from tenfold.errors import InputError
 from tenfold.job import process_seconds
 from tenfold.recipe import Recipe
+from tenfold.recipe.schema import OptimizerName
 from tenfold.redact import redact
 
 
@@ -163,7 +164,7 @@ class Plan(_Value):
     cuts: tuple[dict[str, Any], ...]
     micro_batch_size: Annotated[int, Field(ge=1)]
     """Rows per micro-batch of the padded layout; unused when packed."""
-    optimizer: Literal["adamw", "adamw_8bit"]
+    optimizer: OptimizerName
     save_every_steps: Annotated[int, Field(ge=1)] | None
     """The recipe's; else what keeps the expected cost of interruptions least, on a machine that may be taken away."""
     prediction: Prediction

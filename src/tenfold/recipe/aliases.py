@@ -192,8 +192,10 @@ OPTIMIZERS: Mapping[str, str] = {
     "adamw_8bit": "adamw_8bit",
     "adamw_bnb_8bit": "adamw_8bit",
     "adamw_torch_8bit": "adamw_8bit",
+    "adamw_8bit_split": "adamw_8bit_split",
+    "flash_adamw": "adamw_8bit_split",
 }
-"""Names of one algorithm in transformers and Axolotl."""
+"""Names of one algorithm in transformers, Axolotl and FlashOptim."""
 
 
 def _optimizer(found: Located) -> Meaning:

@@ -22,7 +22,7 @@ class Contradiction:
 
 def find_contradictions(recipe: Recipe) -> tuple[Contradiction, ...]:
     """All contradictions of a recipe whose single values are right."""
-    return (*_in_train(recipe), *_in_data(recipe), *_in_quality(recipe), *_in_cuts(recipe))
+    return (*_in_train(recipe), *_in_optimizer(recipe), *_in_data(recipe), *_in_quality(recipe), *_in_cuts(recipe))
 
 
 def _in_train(recipe: Recipe) -> Iterator[Contradiction]:
@@ -39,6 +39,19 @@ def _in_train(recipe: Recipe) -> Iterator[Contradiction]:
     if wish.max_steps is not None and wish.warmup >= wish.max_steps and wish.warmup >= 1:
         text = f"found {wish.warmup:g} steps of warmup in a run of {wish.max_steps}; write fewer"
         yield Contradiction(("train.warmup", "train.max_steps"), text)
+
+
+def _in_optimizer(recipe: Recipe) -> Iterator[Contradiction]:
+    """Split weights: all of them learn, and compute in bfloat16."""
+    if recipe.train.optimizer != "adamw_8bit_split":
+        return
+    for name in ("lora", "quantize"):
+        if getattr(recipe.cuts, name) not in ("auto", False):
+            text = "found adamw_8bit_split, which splits weights that all learn; write adamw_8bit, or remove the cut"
+            yield Contradiction(("train.optimizer", f"cuts.{name}"), text)
+    if recipe.train.dtype == "float32":
+        text = "found adamw_8bit_split, whose weights are bfloat16; write adamw_8bit, or train.dtype: bfloat16"
+        yield Contradiction(("train.optimizer", "train.dtype"), text)
 
 
 def _in_data(recipe: Recipe) -> Iterator[Contradiction]:

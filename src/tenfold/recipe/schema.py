@@ -26,6 +26,7 @@ from tenfold.recipe.warm_start import WarmStartWish
 Task = Literal["classify", "sft", "text"]
 Metric = Literal["loss", "perplexity", "accuracy", "macro_f1"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
+OptimizerName = Literal["adamw", "adamw_8bit", "adamw_8bit_split"]
 
 
 def _as_quantize(value: object) -> object:
@@ -250,9 +251,10 @@ class TrainWish(Wish):
     )
     beta1: Share = Field(default=0.9, description="AdamW's decay of the mean of gradients.")
     beta2: Share = Field(default=0.999, description="AdamW's decay of the mean of squared gradients.")
-    optimizer: Literal["adamw", "adamw_8bit", "auto"] = Field(
+    optimizer: OptimizerName | Literal["auto"] = Field(
         default="adamw",
-        description="AdamW, or the same with its moments in 8 bits, for full fine-tuning; auto: what is cheaper.",
+        description="AdamW, or the same with its moments in 8 bits, or with these and weights of 24 bits, 16 of which"
+        " compute; the latter for full fine-tuning in bfloat16. auto: the cheaper one of the first two.",
     )
     epsilon: float = Field(default=1e-8, strict=True, gt=0, le=1, description="AdamW's term against division by zero.")
     max_grad_norm: float | None = Field(

@@ -41,7 +41,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         needs_hidden, needs_weight, needs_bias, needs_learned = needs
         working = weight.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden) if needs_hidden else None
-        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if needs_weight else None
+        grad_weight: torch.Tensor | None = None
         grad_bias = torch.zeros_like(bias, dtype=torch.float32) if needs_bias and bias is not None else None
         grad_learned = torch.zeros_like(learned) if needs_learned and learned is not None else None
         total = hidden.new_zeros((), dtype=torch.float32)
@@ -61,12 +61,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 narrow = _filled(grad.to(hidden.dtype), rows)
                 if grad_hidden is not None:
                     grad_hidden[part] = (narrow @ working)[:count]
-                if grad_weight is not None:
+                if needs_weight and grad_weight is None:
+                    grad_weight = narrow.T @ states
+                elif grad_weight is not None:  # from the second chunk on a sum, in float32
+                    grad_weight = grad_weight.float()
                     grad_weight += narrow.T @ states
                 if grad_learned is not None and ids is not None:
                     grad_learned += narrow.index_select(1, ids).T @ states
                 del narrow
             del grad
+        if needs_weight and grad_weight is None:
+            grad_weight = torch.zeros_like(weight)
         if grad_weight is not None and ids is not None:
             grad_weight.index_fill_(0, ids, 0.0)
         ctx.save_for_backward(grad_hidden, grad_weight, grad_bias, grad_learned)
@@ -78,7 +83,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         grad_hidden, grad_weight, grad_bias, grad_learned = ctx.saved_tensors
         return (
             None if grad_hidden is None else grad_hidden * grad.to(grad_hidden.dtype),
-            None if grad_weight is None else (grad_weight * grad).to(ctx.weight_dtype),
+            None if grad_weight is None else _scaled(grad_weight, grad, ctx.weight_dtype),
             None if grad_bias is None else (grad_bias * grad).to(ctx.weight_dtype),
             None if grad_learned is None else grad_learned * grad,
             None,
@@ -114,6 +119,11 @@ def loss_in_one_pass(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch
     loss = ((normalizer - wide.gather(1, wanted)) * bears).sum()
     chosen = torch.arange(wide.shape[1], device=wide.device) == wanted
     return loss, (((wide - normalizer).exp() - chosen.float()) * bears).to(logits.dtype)
+
+
+def _scaled(values: torch.Tensor, factor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`values` times a float32 `factor` [] in a number format, rounded once; in the memory of `values` where it can."""
+    return values.to(torch.promote_types(values.dtype, dtype)).mul_(factor).to(dtype)
 
 
 def _filled(values: torch.Tensor, rows: int) -> torch.Tensor:

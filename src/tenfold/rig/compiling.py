@@ -56,7 +56,7 @@ def compile_rig(rig: Rig) -> Rig:
     if rig.device.type == "cuda" and isinstance(rig.layout, PackedLayout):
         rig = replace(rig, layout=replace(rig.layout, steady=True), backpropagate=GraphedBackward())
         facts.append("fuse: micro-batches of one shape recorded as CUDA graphs")
-    return replace(rig, facts=(*rig.facts, *facts))
+    return replace(rig, compiled=True, facts=(*rig.facts, *facts))
 
 
 def frozen_parts(model: torch.nn.Module) -> list[torch.Tensor]:

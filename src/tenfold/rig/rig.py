@@ -44,7 +44,8 @@ class Rig:
     loss: Loss
     labels: tuple[str, ...] = ()
     dtype: torch.dtype = torch.float32
-    """What matrix products compute in, and frozen weights are kept in; what learns stays float32."""
+    """What matrix products compute in, and frozen weights are kept in; what learns is float32, or of more bits than
+    this one (run/optimizer)."""
     new_modules: tuple[str, ...] = ()
     """Modules that the base checkpoint did not hold or that are the task's head: trained in full, saved in full."""
     rows: tuple[int, ...] = ()
@@ -61,6 +62,8 @@ class Rig:
     """What the products with quantized weights are to be computed in."""
     frozen_kept: bool = False
     """Quantized weights are kept as their products take them, not made so in each pass."""
+    compiled: bool = False
+    """Layers are compiled, and so may be what else repeats."""
     facts: tuple[str, ...] = field(default=())
     """One sentence per applied cut: what it really changed."""
 

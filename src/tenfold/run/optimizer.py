@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
+from tenfold.errors import InputError
 from tenfold.recipe import TrainWish
 from tenfold.rig.rig import Rig
 from tenfold.rig.rows import row_modules
 from tenfold.rig.warm.layers import is_block
-from tenfold.run.adam8bit import Adam8bit
+from tenfold.run.adam8bit import SMALL, Adam8bit
 from tenfold.run.schedule import Schedule
 
 
@@ -18,20 +19,33 @@ def make_optimizer(rig: Rig, wish: TrainWish) -> torch.optim.Optimizer:
     """AdamW (arXiv 1711.05101), fused, or with moments in eight bits; vectors (biases, norms) are not decayed.
 
     Weights that learn become float32 masters first: bfloat16 has 8 bits of precision and would swallow small updates.
-    Single rows of embeddings and new blocks are groups of their own.
+    Or matrices become bfloat16 with eight bits more in the optimizer (run/split_master.py), which products read as they
+    are: where all weights learn and products compute in bfloat16, else InputError. Single rows of embeddings and new
+    blocks are groups of their own.
     """
-    for _, weight in rig.trainable:
-        weight.data = weight.data.float()
+    splits = wish.optimizer == "adamw_8bit_split"
+    if splits and (rig.dtype != torch.bfloat16 or rig.adapter is not None):
+        reason = "this run computes in float32" if rig.adapter is None else "adapters are not worth it"
+        raise InputError(f"train.optimizer: adamw_8bit_split keeps weights in bfloat16, and {reason}; write adamw_8bit")
     rows = tuple(f"{name}." for name in row_modules(rig.model))
     blocks = tuple(f"{name}." for name in rig.new_modules if is_block(rig.model.get_submodule(name)))
+    split: list[torch.nn.Parameter] = []
+    for name, weight in rig.trainable:
+        if splits and weight.ndim >= 2 and weight.numel() >= SMALL and _part(name, rows, blocks) != "rows":
+            split.append(weight)
+        else:
+            weight.data = weight.data.float()
     groups: list[dict[str, Any]] = []
     for part in ("rest", "blocks", "rows"):
         for decay, wide in ((wish.weight_decay, True), (0.0, False)):
             weights = [w for name, w in rig.trainable if _part(name, rows, blocks) == part and (w.ndim >= 2) == wide]
             if weights:
                 groups.append({"params": weights, "weight_decay": decay, "part": part})
-    if wish.optimizer == "adamw_8bit":
-        return Adam8bit(groups, (wish.beta1, wish.beta2), wish.epsilon)
+    if wish.optimizer != "adamw":
+        optimizer = Adam8bit(groups, (wish.beta1, wish.beta2), wish.epsilon, compiled=rig.compiled)
+        for weight in split:
+            optimizer.split(weight)
+        return optimizer
     return torch.optim.AdamW(groups, lr=1.0, betas=(wish.beta1, wish.beta2), eps=wish.epsilon, fused=True)
 
 
