@@ -32,11 +32,14 @@ sys.path += [str(ROOT / "tests"), str(ROOT / "src")]
 import torch  # noqa: E402
 
 import tenfold.run.train  # noqa: E402, F401 - imported here once, for every fork
-from faults import budgets, crash_points, damages, flips, kills, lines, points, resumes, stops  # noqa: E402
+from faults import budgets, crash_points, damages, flips, kills, lines, points, resumes, runs, stops  # noqa: E402
 from faults.document import write_document  # noqa: E402
 from measure import machine, write_result  # noqa: E402
 
 Row = dict[str, Any]
+
+LEAST_FREE_BYTES = 2**30
+"""In memory, where a campaign's files may lie: containers often have 64 MiB for them, which one alone may fill."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def main() -> None:
     if not wishes.document:
         torch.set_num_threads(1)
         gc.freeze()  # so that a fork shares its pages
+        if wishes.busy:
+            runs.LONGEST_SECONDS = stops.LONGEST_SECONDS = 3600.0
         print(f"seed {wishes.seed}", flush=True)
         for name in wishes.only:
             run_campaign(name, wishes)
@@ -85,6 +90,7 @@ def read_arguments() -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=campaign.count, dest=name)
     parser.add_argument("--seconds", type=float, default=3600.0, help="longest time of a campaign")
     parser.add_argument("--seed", type=int, default=secrets.randbelow(10**6))
+    parser.add_argument("--busy", action="store_true", help="on a busy computer: nothing is too slow")
     parser.add_argument("--jobs", type=int, default=1, help="processes side by side, for kills and signals")
     parser.add_argument("--out", type=Path, help="write <campaign>.json into this folder, not to bench/results")
     parser.add_argument("--document", action="store_true", help="write docs/reliability.md and do nothing else")
@@ -94,7 +100,8 @@ def read_arguments() -> argparse.Namespace:
 def run_campaign(name: str, wishes: argparse.Namespace) -> None:
     """One campaign in a folder of its own, in memory where there is such a place: kills do not need a disk."""
     campaign, head, started = CAMPAIGNS[name], machine(), time.monotonic()
-    base = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    roomy = os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > LEAST_FREE_BYTES
+    base = "/dev/shm" if roomy else None
     jobs = wishes.jobs if campaign.divisible else 1
     folder = Path(tempfile.mkdtemp(prefix=f"faults-{name}-", dir=base))
     try:

@@ -1,8 +1,11 @@
-"""Where the shared data and models are, and the quiet that tests want."""
+"""Where the shared data and models are, and the same surroundings for every test, whoever started it and where."""
 
 from __future__ import annotations
 
 import os
+import signal
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,8 +14,15 @@ import pytest
 if TYPE_CHECKING:
     from command_line import Workplace
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.update(HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+
+for name in (
+    "FORCE_COLOR", "GITHUB_ACTIONS", "PY_COLORS", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "TERMINAL_WIDTH",  # rich, typer
+    "WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE",  # tenfold.processes
+    "HF_ENDPOINT", "HF_TOKEN", "HF_TOKEN_PATH",
+    "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
+):  # fmt: skip
+    os.environ.pop(name, None)  # what would have the same code do something else; read when libraries are imported
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -24,6 +34,23 @@ def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("TENFOLD_LEDGER", str(folder / "ledger.sqlite"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
     monkeypatch.setenv("XDG_DATA_HOME", str(folder / "data"))
+
+
+@pytest.fixture(autouse=True)
+def _runs_teach_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy computer a tiny run takes as long as a real one, from which the next plan would learn to be another."""
+    monkeypatch.setattr(import_module("tenfold.ledger.feedback"), "LEAST_SECONDS", float("inf"))
+
+
+@pytest.fixture(autouse=True)
+def _heard_signals() -> Iterator[None]:
+    """`nohup` and background jobs of a shell start tests with signals that are ignored, by their children too."""
+    ignored = [number for number in (signal.SIGINT, signal.SIGHUP) if signal.getsignal(number) is signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @pytest.fixture

@@ -140,6 +140,7 @@ def as_hub(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     monkeypatch.setattr("transformers.utils.hub._hf_api", None, raising=False)  # and this one when first asked for
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(time, "sleep", server.over.wait)
     hub.is_known.cache_clear()

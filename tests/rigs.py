@@ -8,10 +8,16 @@ from collections.abc import Sequence
 import torch
 
 from tenfold.data.tokenize import Sample
+from tenfold.machine import find_compiler
 from tenfold.rig.batch import PaddedLayout
+from tenfold.rig.compiling import COMPILES_ON_CPUS, TORCH
 from tenfold.rig.loss import classification_loss, next_token_loss
 from tenfold.rig.rig import Rig, Source, Task
 from tiny import VOCABULARY, tiny_model
+
+COMPILES = TORCH >= COMPILES_ON_CPUS and find_compiler("cpu") is not None
+"""Whether layers can be compiled here: older torches do not compile packed rows on a CPU, and none without a C++
+compiler."""
 
 
 def make_rows(task: Task, count: int = 8, seed: int = 0, longest: int = 30) -> list[Sample]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,18 @@ from tenfold.job.fit import learned
 from tenfold.ledger import Row, feedback
 from tenfold.machine import gpu_named
 
+MODULE = import_module("tenfold.ledger.feedback")
+LEAST_SECONDS: float = MODULE.LEAST_SECONDS
+
 MACHINE = gpu_named("H200 SXM")
 SLOWER = replace(MACHINE, efficiency=replace(MACHINE.efficiency, products=0.6 * MACHINE.efficiency.products))
 WORK = Work(products=5e16, streamed_bytes=1e13, steps=100, micro_batches=100)
+
+
+@pytest.fixture(autouse=True)
+def _runs_teach(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As everywhere but in tests."""
+    monkeypatch.setattr(MODULE, "LEAST_SECONDS", LEAST_SECONDS)
 
 
 def receipt(seconds: float, **changes: Any) -> dict[str, Any]:

@@ -30,21 +30,30 @@ SECRET = "hf_CanaryCanaryCanaryCanary0123456789"
 CONFIG = b'{"model_type": "llama", "hidden_size": 32}'
 WEIGHTS = bytes(range(256)) * 1024
 WAIT_SECONDS = 1.0
-"""Stated time in these tests; a server that is never done is given up after it."""
+"""Stated time where a server is never done: it is given up after it."""
+
+LONG_SECONDS = 600.0
+"""Stated time where a server answers: however busy this computer is, it is not waited for in vain."""
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     with serving() as made, as_hub(made, tmp_path / "cache", monkeypatch):
         made.files = {"config.json": CONFIG, "model.safetensors": WEIGHTS}
-        monkeypatch.setattr("tenfold.shape.read.CONFIG_SECONDS", WAIT_SECONDS)
-        monkeypatch.setattr("tenfold.data.tokenizer.TOKENIZER_SECONDS", WAIT_SECONDS)
+        state_seconds(monkeypatch, LONG_SECONDS)
         yield made
 
 
-@pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library sleeps a second before it asks again."""
+def state_seconds(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """How long a hub is waited for."""
+    for name in ("tenfold.shape.read.CONFIG_SECONDS", "tenfold.data.tokenizer.TOKENIZER_SECONDS"):
+        monkeypatch.setattr(name, seconds)
+    for name in ("tenfold.export.base_hash.CONFIG_SECONDS", "tenfold.hub.TOKENIZER_SECONDS"):
+        monkeypatch.setattr(name, seconds)
+
+
+def without_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library sleeps some seconds before it asks again."""
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 
@@ -69,8 +78,10 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("mode", "says"), BROKEN)
-def test_a_broken_hub_is_one_line(mode: str, says: str, server: Server) -> None:
+def test_a_broken_hub_is_one_line(mode: str, says: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     server.mode = mode
+    if "no answer" in says:
+        state_seconds(monkeypatch, WAIT_SECONDS)
     for read in (read_shape, read_tokenizer):
         with pytest.raises(InputError) as caught:
             read(NAME)
@@ -90,24 +101,26 @@ def test_what_takes_longer_than_its_time_is_not_waited_for() -> None:
 
 
 def test_what_is_cached_is_used_however_the_hub_behaves(server: Server) -> None:
-    assert hub.fetch(NAME, "config.json", None, 10.0) is not None
+    assert hub.fetch(NAME, "config.json", None, LONG_SECONDS) is not None
     for mode in ("silent", "429", "500", "other", "half"):
         server.mode = mode
         found = hub.fetch(NAME, "config.json", None, WAIT_SECONDS)
         assert found is not None and found.read_bytes() == CONFIG
 
 
-@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 @pytest.mark.parametrize("mode", ["half", "other", "longer"])
-def test_another_file_than_declared_is_never_kept(mode: str, file: str, server: Server, tmp_path: Path) -> None:
+def test_another_file_than_declared_is_never_kept(
+    mode: str, file: str, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Half of it, as many other bytes, one too many."""
+    without_pauses(monkeypatch)
     server.mode = mode
     with pytest.raises(hub.OutOfReach, match=r"sent another|says: "):
-        hub.fetch(NAME, file, None, 30.0)
+        hub.fetch(NAME, file, None, LONG_SECONDS)
     assert cached(tmp_path) == []
     server.mode = "sound"
-    found = hub.fetch(NAME, file, None, 30.0)
+    found = hub.fetch(NAME, file, None, LONG_SECONDS)
     assert found is not None and found.read_bytes() == server.files[file]
 
 
@@ -120,13 +133,13 @@ def test_the_library_alone_would_keep_it(file: str, server: Server) -> None:
     assert Path(hf_hub_download(NAME, file)).read_bytes() == server.files[file][::-1]
 
 
-@pytest.mark.usefixtures("no_pauses")
 @pytest.mark.parametrize("file", ["config.json", "model.safetensors"])
 def test_half_a_download_is_gone_on_with(file: str, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within one attempt; after a kill it begins anew. The library counts in chunks, of 10 MB unless told otherwise."""
+    without_pauses(monkeypatch)
     monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1)
     server.mode = "half once"
-    found = hub.fetch(NAME, file, None, 30.0)
+    found = hub.fetch(NAME, file, None, LONG_SECONDS)
     assert found is not None and found.read_bytes() == server.files[file]
     assert server.asked[-1][2] == f"bytes={len(server.files[file]) // 2}-", "only what was missing is asked for"
 
@@ -198,7 +211,7 @@ def test_weights_that_cannot_be_had_are_one_line(server: Server) -> None:
     with pytest.raises(InputError, match=r"sent another config\.json than it declared"):
         model_folder(NAME)
     server.mode = "sound"
-    assert hub.fetch(NAME, "config.json", None, 60.0)
+    assert hub.fetch(NAME, "config.json", None, LONG_SECONDS)
     server.mode = "other"
     with pytest.raises(InputError, match=r"its weights cannot be had: .* sent another model\.safetensors"):
         model_folder(NAME)
@@ -219,6 +232,7 @@ def test_a_proxy_is_asked_and_its_password_is_not_told(server: Server, monkeypat
 
 @pytest.mark.parametrize("variable", ["NO_PROXY", "no_proxy"])
 def test_a_wrong_proxy_is_one_line_and_need_not_be_asked(variable, server: Server, monkeypatch) -> None:
+    without_pauses(monkeypatch)
     for key in ("http_proxy", "HTTP_PROXY"):
         monkeypatch.setenv(key, f"http://me:{SECRET}@127.0.0.1:1")
     with pytest.raises(InputError) as caught:
@@ -227,7 +241,7 @@ def test_a_wrong_proxy_is_one_line_and_need_not_be_asked(variable, server: Serve
     assert server.asked == []
     pytest.importorskip("huggingface_hub.utils").close_session()
     monkeypatch.setenv(variable, "localhost,127.0.0.1")
-    assert hub.fetch(NAME, "config.json", None, 60.0) is not None
+    assert hub.fetch(NAME, "config.json", None, LONG_SECONDS) is not None
 
 
 @pytest.fixture(scope="module")
@@ -255,14 +269,15 @@ def secure(certificate: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.M
 
 def test_an_authority_of_ones_own(secure: Server, certificate, monkeypatch: pytest.MonkeyPatch) -> None:
     """Refused, with the cure, until it is named. The variable of `requests`, which is not used, changes nothing."""
+    without_pauses(monkeypatch)
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate[0]))
     with pytest.raises(hub.OutOfReach, match=r"CERTIFICATE_VERIFY_FAILED.*name that in SSL_CERT_FILE"):
-        hub.fetch(NAME, "config.json", None, WAIT_SECONDS)
+        hub.fetch(NAME, "config.json", None, LONG_SECONDS)
     assert secure.asked == []
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
     pytest.importorskip("huggingface_hub.utils").close_session()
     for file in secure.files:
-        found = hub.fetch(NAME, file, None, 30.0)
+        found = hub.fetch(NAME, file, None, LONG_SECONDS)
         assert found is not None and found.read_bytes() == secure.files[file]
 
 
@@ -275,10 +290,10 @@ def test_a_redirect_to_http_is_told_no_token_and_believed_no_byte(
     with serving() as plain:
         plain.files, secure.elsewhere, plain.mode = secure.files, plain.address, "other"
         with pytest.raises(hub.OutOfReach, match=r"sent another model\.safetensors than it declared \(SHA-256 "):
-            hub.fetch(NAME, "model.safetensors", None, 60.0)
+            hub.fetch(NAME, "model.safetensors", None, LONG_SECONDS)
         assert cached(tmp_path) == []
         plain.mode = "sound"
-        found = hub.fetch(NAME, "model.safetensors", None, 60.0)
+        found = hub.fetch(NAME, "model.safetensors", None, LONG_SECONDS)
         assert found is not None and found.read_bytes() == WEIGHTS
         assert plain.asked and all(authorization == "" for _, authorization, _ in plain.asked)
     assert any(SECRET in authorization for _, authorization, _ in secure.asked), "the control: the hub was told it"

@@ -51,7 +51,7 @@ def test_plan_page_and_task_file_are_written(work: Path, tenfold) -> None:
         "plan", "recipe.yaml", "--set", "machine={name: L4}", "--out", "p.json", "--out", "p.html", "--emit", "skypilot"
     )
     assert Plan.read(work / "p.json").machine.name == "L4"
-    assert (work / "p.html").read_text().startswith("<!doctype html>")
+    assert (work / "p.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     assert "accelerators: L4:1" in (work / "p.sky.yaml").read_text()
     assert Plan.read(work / "p.sky.json").recipe.data.train[0].startswith("inputs/")
     assert outcome.err.splitlines() == ["wrote p.sky.json", "wrote p.sky.yaml"]

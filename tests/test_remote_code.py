@@ -45,10 +45,11 @@ def test_a_model_with_code_of_its_own_is_refused(
         )
 
 
-def test_the_code_would_run_if_it_were_trusted(work: Path) -> None:
-    """The control, by the library's own switch."""
-    from transformers import AutoConfig
+def test_the_code_would_run_if_it_were_trusted(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control, by the library's own switch, which copies the code to the user's home before it runs it."""
+    from transformers import AutoConfig, dynamic_module_utils
 
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
     marker = with_code(work)
     with pytest.raises(ValueError, match="trust_remote_code"):
         AutoConfig.from_pretrained(work / "base", trust_remote_code=False)

@@ -40,7 +40,7 @@ def test_the_chosen_tokens_stand_in_a_recipe(
     recipe: dict[str, object], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert call(["vocabulary", "recipe.yaml", "--out", "tokens.json"], monkeypatch, capfd).code == 0
-    listed = json.loads(Path("tokens.json").read_text())
+    listed = json.loads(Path("tokens.json").read_bytes())
     for wish in ({"tokens": "tokens.json"}, True):
         plan = tenfold.plan({**recipe, "cuts": {"lora": True, "warm_start": wish}})
         assert next(cut["tokens"] for cut in plan.cuts if cut["cut"] == "warm_start") == tuple(listed)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from faults.resumes import stop_after, when_saved
 from faults.runs import drop, end_of, finish, kill, lay_out, log_of, plans, reference, start
 
 
@@ -54,10 +56,7 @@ def controls(folder: Path, planned: Any, wanted: Any) -> Iterator[tuple[str, boo
     """The same with a fault put into continuing: the optimizer's moments forgotten. Must be seen as different."""
     for name, plan in planned.items():
         run = lay_out(plan, folder / f"control-{name.replace(' ', '-')}")
-        pid = start(run)
-        while "saved checkpoint at step 6" not in (log_of(run) if (run / "log").exists() else ""):
-            time.sleep(0.002)
-        kill(pid)
+        end_of(start(run, lambda: when_saved(stop_after(6, signal.SIGKILL))))
         yield name, finish(run, forget_moments) == wanted[name][0]
         drop(run)
 

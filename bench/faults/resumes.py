@@ -59,15 +59,20 @@ def both(run: Path, stop: Callable[[Any], None] | None, spoil: bool) -> None:
     if spoil:
         skip_a_step()
     if stop is not None:
-        from tenfold.run import run as module
+        when_saved(stop)
 
-        save = module.Run.save
 
-        def then_stop(self: Any) -> None:
-            save(self)
-            stop(self)
+def when_saved(stop: Callable[[Any], None]) -> None:
+    """Let this process call `stop` with its run whenever a state was saved."""
+    from tenfold.run import run as module
 
-        module.Run.save = then_stop  # pyright: ignore
+    save = module.Run.save
+
+    def then_stop(self: Any) -> None:
+        save(self)
+        stop(self)
+
+    module.Run.save = then_stop  # pyright: ignore
 
 
 def stop_after(step: int, number: signal.Signals) -> Callable[[Any], None]:

@@ -95,11 +95,11 @@ def start(folder: Path, prepare: Callable[[], None] = lambda: None) -> int:
     os._exit(code)
 
 
-def end_of(pid: int, within_seconds: float = LONGEST_SECONDS) -> int | None:
-    """The exit code of a child, negative for a signal; None if it did not end in time."""
+def end_of(pid: int, within_seconds: float | None = None) -> int | None:
+    """The exit code of a child, negative for a signal; None if it did not end in time, or counts as hung."""
     descriptor = os.pidfd_open(pid)
     try:
-        ready, _, _ = select.select([descriptor], [], [], within_seconds)
+        ready, _, _ = select.select([descriptor], [], [], LONGEST_SECONDS if within_seconds is None else within_seconds)
     finally:
         os.close(descriptor)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if ready else None

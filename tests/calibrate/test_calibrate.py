@@ -21,6 +21,9 @@ from tenfold.job import training_work, work_seconds
 from tenfold.machine import Machine, calibration_file, gpu_named, local_machine
 
 LORA = LoRA(rank=4, alpha=8.0)
+AMPLE_SECONDS = 1e6
+"""However busy this computer is."""
+
 TINY = (
     Probe("decoder", decoder(64, 2, 256, 16), "text", (24,) * 4, (LORA, Fuse(64))),
     Probe("encoder", encoder(64, 2), "classify", (20, 12, 8, 5), (LORA, Pack(64))),
@@ -68,7 +71,7 @@ def test_every_probe_counts_and_together_they_speak_of_every_kind_of_work(machin
 
 def test_what_was_measured_is_kept_and_read_by_the_next_plan(here: Machine) -> None:
     told: list[str] = []
-    found = calibrate(here, 60.0, told.append)
+    found = calibrate(here, AMPLE_SECONDS, told.append)
     assert [probe["name"] for probe in found.probes] == [probe.name for probe in TINY]
     assert len(told) == len(TINY)
     path = found.write()
@@ -98,7 +101,7 @@ def test_the_rates_meet_the_probes_better_than_what_was_known(
         return Timed((seconds,) * 3, seconds, 0.0, None, None)
 
     monkeypatch.setattr(module, "run_probe", timed)
-    found = calibrate(here, 60.0)
+    found = calibrate(here, AMPLE_SECONDS)
     works = [training_work(probe.job(here)) for probe in TINY]
     before = [
         abs(work_seconds(work, here) / probe["seconds"] - 1) for work, probe in zip(works, found.probes, strict=True)
@@ -124,7 +127,7 @@ def test_a_probe_that_fails_is_left_out_and_named(here: Machine, monkeypatch: py
         "run_probe",
         lambda probe, *rest, **more: (fail if probe.name == "encoder" else whole)(probe, *rest, **more),
     )
-    found = calibrate(here, 60.0)
+    found = calibrate(here, AMPLE_SECONDS)
     assert found.left_out == ("encoder: no memory for encoder",)
 
 

@@ -12,12 +12,21 @@ import tenfold
 from command_line import BERT, call, tree, write_recipe
 from damage import Change, both, put, wish
 from jobs import make_recipe
+from tenfold.checks.preflight import check_rig
 from tenfold.errors import Preempted
 from tenfold.receipt import Receipt
 from tenfold.report import plain_lines, render_html
 from tenfold.run.events import Event
 
 CHECK, TRAIN = ("check", "recipe.yaml"), ("train", "recipe.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _time_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However busy this computer is; what there is no time for: tests/checks/test_rig_checks.py."""
+    monkeypatch.setattr("tenfold.run.train.check_rig", lambda rig, rows, *_: check_rig(rig, rows, float("inf")))
+
+
 ROWS = "".join(json.dumps({"prompt": f"w{n}", "completion": "w1 w2 w3"}) + "\n" for n in range(30))
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 import tenfold.checks.layout as layout
 from rigs import make_rig, make_rows
+from tenfold.checks import preflight
 from tenfold.checks.exported import export
 from tenfold.checks.layout import Trial, accumulation, few_rows, packing
-from tenfold.checks.preflight import check_rig
 from tenfold.cuts import Cut, Fuse, LoRA, Pack, on_rig
 from tenfold.rig.backward import Backward, Loss
 from tenfold.rig.batch import Batch
@@ -22,6 +23,9 @@ from tenfold.rig.merging import merge_products
 from tenfold.rig.rig import Rig, Task
 from tenfold.rig.segments import segment_rows
 from tiny import DECODERS, FAMILIES
+
+check_rig = partial(preflight.check_rig, limit_seconds=float("inf"))
+"""However busy this computer is."""
 
 CASES: list[tuple[str, Task]] = [(family, "classify") for family in FAMILIES] + [(family, "sft") for family in DECODERS]
 LORA, PACK = LoRA(rank=2, alpha=4.0), Pack(tokens=200)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ def test_both_files_are_written_and_read_again(tmp_path: Path) -> None:
 
 def test_a_plan_for_the_computer_at_hand_rents_nothing() -> None:
     with pytest.raises(InputError, match=re.escape("--set machine.name=auto")):
-        skypilot_task(plan_on_paper([local_machine(1.0)]), "./plan.json")
+        skypilot_task(plan_on_paper([replace(local_machine(1.0), memory_bytes=2**36)]), "./plan.json")
 
 
 @pytest.mark.parametrize("tier", ["on_demand", "spot", "community"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from fault_runs import Died, die_at, plan_of
@@ -14,6 +15,7 @@ from tenfold.errors import BudgetReached
 from tenfold.ledger import open_ledger
 from tenfold.run import account as account_module
 from tenfold.run import run as run_module
+from tenfold.run import tally as tally_module
 from tenfold.run import train as train_module
 from tenfold.run.tally import NAME, Spent, Tally
 from tenfold.run.train import train
@@ -63,14 +65,21 @@ def test_without_the_tally_it_would_not(tmp_path: Path, monkeypatch: pytest.Monk
     assert train(plan).bill.billed_seconds < 1000
 
 
-def test_a_tally_is_read_as_it_was_written(tmp_path: Path) -> None:
+def test_a_tally_is_read_as_it_was_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr(tally_module, "time", clock)
+    now = 100.0
     tally = Tally(tmp_path)
     assert tally.read() == Spent()
     for spent in (Spent(12.5, {"train": 12.0}), Spent(3.0, {})):
         tally.note(spent, now=True)
         assert Tally(tmp_path).read() == spent
+    now += 0.49
     tally.note(Spent(99.0, {}))
     assert tally.read() == Spent(3.0, {}), "not twice in half a second"
+    now += 0.02
+    tally.note(Spent(99.0, {}))
+    assert tally.read() == Spent(99.0, {})
     tally = Tally(tmp_path / "not there")
     tally.note(Spent(1.0, {}))
     assert tally.read() == Spent()

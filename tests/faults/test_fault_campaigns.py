@@ -26,7 +26,7 @@ COUNTS = {
 def test_campaign(name: str, tmp_path: Path) -> None:
     command = [sys.executable, str(ROOT / "bench" / "reliability.py"), "--only", name, f"--{name}", str(COUNTS[name])]
     done = subprocess.run(
-        [*command, "--seed", "7", "--out", str(tmp_path)], capture_output=True, text=True, check=False, timeout=600,
+        [*command, "--seed", "7", "--busy", "--out", str(tmp_path)], capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -146,10 +146,10 @@ def test_other_weights_in_a_checkpoint_are_refused(stopped, tmp_path: Path, monk
         name = min(name for name in tensors if name.startswith("weights/"))
         return {("weights/other" if key == name else key): value for key, value in tensors.items()}
 
-    monkeypatch.setattr(run_module, "load_tensors", renamed)
-    with pytest.raises(InputError, match=r"step-00000004: holds other weights than this model learns: .*other"):
-        tenfold.train(stopped)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "load_tensors", renamed)
+        with pytest.raises(InputError, match=r"step-00000004: holds other weights than this model learns: .*other"):
+            tenfold.train(stopped)
     tenfold.train(stopped)
     assert weights(tmp_path, "parts").keys() == weights(tmp_path, "whole").keys()
 

@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from rigs import make_rig, make_rows, relative_error, step_gradient
+from rigs import COMPILES, make_rig, make_rows, relative_error, step_gradient
 from tenfold.cuts import Checkpoint, Cut, Fuse, LoRA, Pack, Quantize, on_rig
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig import offloading
 from tenfold.rig.checkpointing import places_of
-from tenfold.rig.compiling import COMPILES_ON_CPUS, TORCH
 from tenfold.rig.offloading import HostLink, OffloadedCall
 from tenfold.rig.rig import Rig
 from tiny import FAMILIES
@@ -92,7 +91,7 @@ COMBINED: dict[str, tuple[Cut, ...]] = {
     "stored": (Quantize("nf4"), LoRA(rank=4), Pack(tokens=100), Fuse(loss_rows=16)),
     "dropped out": (LoRA(rank=4, dropout=0.3), Pack(tokens=100)),
 }
-if TORCH >= COMPILES_ON_CPUS:
+if COMPILES:
     COMBINED["compiled"] = (LoRA(rank=4), Pack(tokens=300), Fuse(loss_rows=300, compile=True))
 
 
@@ -156,7 +155,7 @@ def test_nothing_waits_for_a_copy_that_was_not_begun(monkeypatch: pytest.MonkeyP
 
 def test_weights_and_what_all_blocks_share_are_not_copied(monkeypatch: pytest.MonkeyPatch) -> None:
     """With frozen weights: of each offloaded block no more than the tokens' own activations."""
-    rig = learning("llama", (LoRA(rank=4), Pack(tokens=1000), Fuse(loss_rows=100, compile=TORCH >= COMPILES_ON_CPUS)))
+    rig = learning("llama", (LoRA(rank=4), Pack(tokens=1000), Fuse(loss_rows=100, compile=COMPILES)))
     weights = max(weight.nbytes for weight in rig.model.base_model.layers.parameters())  # type: ignore[union-attr]
     sizes = moved(monkeypatch)
     rig = Checkpoint(offload=2).apply(rig)

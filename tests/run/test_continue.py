@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import tenfold
+from command_line import call
 from jobs import make_recipe
 from tenfold.errors import BudgetReached, InputError, NotFinite, Preempted
 from tenfold.ledger import open_ledger
 from tenfold.planner import Plan
 from tenfold.receipt import Receipt
 from tenfold.run.events import Event
-from tenfold.run.train import train
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.*")
 
@@ -131,13 +131,17 @@ def test_a_base_that_was_changed_is_not_gone_on_with(tmp_path: Path) -> None:
         tenfold.train(plan)
 
 
-def test_only_what_the_run_itself_takes_is_billed(tmp_path: Path) -> None:
+def test_only_what_the_run_itself_takes_is_billed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """A notebook's idle hours are nobody's run; the command line bills its process from the start."""
+    monkeypatch.setattr("tenfold.run.meter.process_age_seconds", lambda: 100_000.0)
     billed = tenfold.train(plan_of(tmp_path, "a")).bill.billed_seconds
-    aged = train(plan_of(tmp_path, "b"), age_seconds=1000.0)
-    assert billed < 100
-    assert aged.bill.billed_seconds > 1000
-    assert aged.seconds_by_part["import"] == pytest.approx(1000.0)
+    plan_of(tmp_path, "b").write(tmp_path / "plan.json")
+    assert call(["train", str(tmp_path / "plan.json")], monkeypatch, capfd).code == 0
+    aged = Receipt.read(tmp_path / "b" / "receipt.json")
+    assert billed < 50_000
+    assert 100_000 <= aged.seconds_by_part["import"] < aged.bill.billed_seconds < 150_000
 
 
 def test_evaluation_keeps_to_the_micro_batches_that_memory_allows(

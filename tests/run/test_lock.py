@@ -17,13 +17,13 @@ from tenfold.errors import InputError
 from tenfold.run.lock import OutputLock, claim_output
 
 HOLDER = """
-import sys, time
+import sys
 from pathlib import Path
 from tenfold.run.lock import OutputLock
 
 with OutputLock(Path(sys.argv[1]), "run-7"):
     print("held", flush=True)
-    time.sleep(30)
+    sys.stdin.readline()  # until it is killed
 """
 
 CLAIMER = """

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -248,10 +247,11 @@ def test_real_signals_to_a_real_process(number: signal.Signals, code: int, tmp_p
     assert "Traceback" not in rest
 
 
-def test_a_missing_tracker_is_refused_before_the_folder_is_claimed(tmp_path: Path) -> None:
+def test_a_missing_tracker_is_refused_before_the_folder_is_claimed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = make_recipe(tmp_path, output={"trackers": ["mlflow"]})
-    if find_spec("mlflow") is not None:
-        pytest.skip("mlflow is installed")
+    monkeypatch.setattr("tenfold.run.trackers.find_spec", lambda name: None)
     with pytest.raises(InputError, match="mlflow is not installed; pip install mlflow"):
         run(recipe)
     assert not (tmp_path / "run").exists()
