@@ -13,8 +13,8 @@ from tenfold.workload import Workload
 ROWS, AMONG = 4, 64
 """The shortest of so many, as in checks/layout."""
 
-LAYOUTS = 4
-"""In which each row goes forward and backward: together, alone, in one step, and in two parts of one."""
+LAYOUTS = ((1, 1), (2, 3))
+"""(how often, rows a micro-batch): each row alone; and all in one step, and in two parts of one."""
 
 EXPORTED_PASSES = 3
 """Forward, of half of the rows: as trained, as written and read again, as merged."""
@@ -27,12 +27,22 @@ def checking_work(job: Job) -> Work:
     """Of all checks that run the model, whose layers are not compiled then."""
     if not job.checked:
         return Work()
-    workload = _few_rows(job.workload)
-    few = replace(
+    passes = Work()
+    for times, rows in LAYOUTS:
+        passes += replace(training_work(_tried(job, times, rows)), update_bytes=0.0, update_launches=0.0, steps=0.0)
+    if not job.adapted or job.quantized or job.compiled:
+        return passes
+    exported = evaluation_work(_tried(job, 1, ROWS // 2))
+    return passes + exported + Work(streamed_bytes=MERGED_BYTES * job.shape.block_parameters)
+
+
+def _tried(job: Job, times: int, rows: int) -> Job:
+    """The job of a few rows, so many in each of its steps."""
+    return replace(
         job,
-        workload=workload,
-        batch_size=ROWS // 2,  # eight micro-batches in all: one, four, one and two
-        micro_rows=ROWS // 2,
+        workload=_few_rows(job.workload, times),
+        batch_size=rows,
+        micro_rows=rows,
         steps_wanted=None,
         epochs=1.0,
         evaluations=1,
@@ -41,19 +51,15 @@ def checking_work(job: Job) -> Work:
         compiled=False,
         optimizer="adamw",
     )
-    passes = replace(training_work(few), update_bytes=0.0, update_launches=0.0, steps=0.0)
-    if not job.adapted or job.quantized or job.compiled:
-        return passes
-    return passes + evaluation_work(few) + Work(streamed_bytes=MERGED_BYTES * job.shape.block_parameters)
 
 
 @lru_cache(maxsize=64)
-def _few_rows(workload: Workload) -> Workload:
-    """The shortest rows of some that are drawn from a histogram, once for each layout."""
+def _few_rows(workload: Workload, times: int) -> Workload:
+    """The shortest rows of some that are drawn from a histogram, each so many times."""
     among = min(AMONG, workload.rows)
     lengths = workload.quantiles(among)[:ROWS]
-    counts = Counter(length for length in lengths for _ in range(LAYOUTS))
+    counts = Counter(length for length in lengths for _ in range(times))
     share = workload.loss_tokens / workload.tokens
-    tokens = LAYOUTS * sum(lengths)
+    tokens = times * sum(lengths)
     exported = round(EXPORTED_PASSES * sum(lengths) / 2)
     return Workload(tuple(sorted(counts.items())), round(share * tokens), exported, workload.labels)
