@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
+from hashlib import sha256
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +25,24 @@ for name in (
     "http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY",
 ):  # fmt: skip
     os.environ.pop(name, None)  # what would have the same code do something else; read when libraries are imported
+
+
+def _vector_instructions() -> str:
+    """In a few letters, which of them torch compiles for here."""
+    flags = [line for line in _lines("/proc/cpuinfo") if line.startswith(("flags", "Features"))][:1]
+    return sha256(repr((flags, os.environ.get("ATEN_CPU_CAPABILITY"))).encode()).hexdigest()[:8]
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+
+
+# torch 2.13 finds what it has compiled by its source alone: made for other instructions, it computes nonsense here.
+COMPILED = Path(tempfile.gettempdir()) / f"torchinductor_{os.getuid()}_{_vector_instructions()}"
+os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(COMPILED)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
