@@ -150,7 +150,7 @@ def make_run(draw: random.Random, limit_seconds: float) -> running.Run:
         make_schedule(wish, 40, 0.1),
         metering.Meter(rig.device, USD_PER_HOUR),
         folder=Path(),
-        base=cast("Any", SimpleNamespace(sha256="")),
+        base=cast("Any", SimpleNamespace(hash=SimpleNamespace(sha256=""))),
         stop=StopRequest(),
         observers=(),
     )
