@@ -63,6 +63,11 @@ class Case:
         return statistics.median(steps) if "lengths" in self.row else statistics.mean(steps[1:])
 
     @property
+    def steady(self) -> bool:
+        """The computer was as fast as when it was calibrated; rows of before 2026-11-28 do not say."""
+        return self.row.get("drift", 0.0) <= MOST_DRIFT
+
+    @property
     def peak_bytes(self) -> float:
         return self.row["measured"]["peak_bytes"]
 
@@ -115,6 +120,10 @@ def cases(body: dict[str, Any]) -> list[Case]:
         jobs = [_recipe_job(row, here) for row in rows]
     return [Case(row, job, _per_step(job)) for row, job in zip(rows, jobs, strict=True)]
 
+
+MOST_DRIFT = 0.08
+"""By which a computer's speed may differ, before and after a leg, from what it was at its calibration: the spread of
+repeated runs on a quiet one."""
 
 H200 = "NVIDIA H200"
 """bench/gpu's rows were all measured on one, by the device's own account (docs/speed.md)."""
@@ -189,6 +198,6 @@ def without_group(every: Sequence[Case], group: str, prior: Machine, dtype: str,
     seen = [
         Observation(case.work, case.step_seconds)
         for case in every
-        if case.group != group and case.job.machine.dtype == dtype
+        if case.group != group and case.job.machine.dtype == dtype and case.steady
     ]
     return fit_efficiency(prior, seen, prior_width)

@@ -200,9 +200,16 @@ def _lasting(job: Job) -> dict[str, float]:
         "weights": weights,
         "adapters": float(FLOAT32_BYTES * (job.adapter_parameters + (job.row_parameters if job.adapted else 0))),
         "optimizer": 2.0 * MOMENT_BYTES[job.optimizer] * job.trained_parameters,
-        "libraries": job.machine.overheads.library_bytes
-        + (job.machine.overheads.varied_bytes if _varies(job) else 0.0),
+        "libraries": job.machine.overheads.library_bytes + _compiled_kernels(job),
     }
+
+
+def _compiled_kernels(job: Job) -> float:
+    """Bytes: rig/filler says of what."""
+    known = job.machine.overheads
+    if job.machine.vendor_kind != "cpu" or job.dtype_bytes == FLOAT32_BYTES:
+        return 0.0
+    return known.compiled_bytes + (known.varied_bytes if _varies(job) else 0.0)
 
 
 def _varies(job: Job) -> bool:

@@ -98,8 +98,10 @@ class Overheads:
     nothing where all micro-batches have one shape."""
     fragmentation_varied: float
     """The same where padded micro-batches have many shapes."""
+    compiled_bytes: float
+    """What libraries keep of kernels that they compile for each shape: a CPU's, for bfloat16 products."""
     varied_bytes: float
-    """What libraries keep for each of those shapes."""
+    """How much more that is of padded micro-batches of many shapes."""
     compiled_kept: float
     """What compiled layers keep, as a share of what the formulas count."""
     compiled_widths: float
