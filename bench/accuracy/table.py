@@ -29,7 +29,7 @@ the shipped rates. Cold: the rates are fitted to the rows of all other shapes, s
 a shape helped to foretell it. Calibrated: by the rates that `tenfold calibrate` finds from its probes' seconds on the
 same computer, starting from the guess for any CPU: none of these rows was seen. Memory is foretold of the engine that
 was measured: until 2026-11-27 the loss held the gradient of a chunk while it made the next (`held_gradient_bytes` of
-bench/accuracy/predict.py), and plans count it no more. The rows of 2026-11-24 and 2026-11-27 on CPUs had micro-batches of
+bench/accuracy/predict.py), and plans count it no more. On CPUs the rows before 2026-11-28 had micro-batches of
 more sizes, which took up to 400 MB more. Hosts are shared: since 2026-11-28 a product and a copy are timed before and
 after each run, and a run on a computer more than 8 % off from its calibration shows its memory alone.
 """
