@@ -25,6 +25,9 @@ NARROWED_SHARE = 7 / 8
 that it takes to pick rows and to put them back cost about what they save: a dozen passes over the hidden states, where
 a block makes some hundreds of multiplications for each number of them."""
 
+FEWEST = 64
+"""Tokens that a micro-batch is filled up to at least where each new shape is compiled: rig/filler."""
+
 REPRESENTATIVE_ROWS = 2048
 """Rows of the epoch that stands for all packed epochs, at most: its quantiles are exact to a tenth of a percent."""
 

@@ -10,7 +10,7 @@ from typing import Literal
 from tenfold.machine import Machine
 from tenfold.recipe.schema import OptimizerName
 from tenfold.shape import Shape
-from tenfold.workload import NARROWED_SHARE, Epoch, MicroBatch, Workload, filling_step
+from tenfold.workload import FEWEST, NARROWED_SHARE, Epoch, MicroBatch, Workload, filling_step
 
 CHINCHILLA_TOKENS_PER_PARAMETER = 20
 """Tokens that training from scratch takes for each parameter: arXiv 2203.15556, table 3, about 20 at every size."""
@@ -18,9 +18,6 @@ CHINCHILLA_TOKENS_PER_PARAMETER = 20
 
 STEPS_OF_LENGTH = 8
 """Packed micro-batches are so many eighths of their budget long where shapes repeat: rig/packing, rig/filler."""
-
-FEWEST = 64
-"""Tokens that a micro-batch is filled up to at least where each new shape is compiled: rig/filler."""
 
 
 COUNTED_OF_ROWS = ("steps", "rows_trained", "epoch", "largest")

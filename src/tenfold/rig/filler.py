@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from tenfold.workload import filling_step
-
-FEWEST = 64
-"""Rows. Sizes below it are all one size."""
+from tenfold.workload import FEWEST, filling_step
 
 
 def filled_multiple(device: torch.device, dtype: torch.dtype, largest: int) -> int:
