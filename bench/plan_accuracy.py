@@ -1,6 +1,7 @@
 """Predictions beside measurements: collected on a CPU, rates fitted, docs/plan-accuracy.md written.
 
 python bench/plan_accuracy.py cpu [--minutes 20]     # calibrate, then measure what has no row yet; stop in time
+python bench/plan_accuracy.py cpu --held-out --out bench/results/plan_accuracy_cpu_held-out.json # others, never fitted
 python bench/plan_accuracy.py cpu --again            # all of it anew: a quarter of an hour on two quiet cores
 python bench/plan_accuracy.py calibrate              # tenfold calibrate on this computer, kept beside the rows
 python bench/plan_accuracy.py fit                    # the shipped rates of measured machines, from the rows
@@ -15,10 +16,8 @@ import argparse
 import datetime
 import json
 import math
-import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
@@ -26,13 +25,12 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "accuracy"))
 
 from collect import Collection  # noqa: E402
-from configurations import CPU  # noqa: E402
+from configurations import CPU, HELD_OUT  # noqa: E402
 from evidence import write_evidence  # noqa: E402
-from recalibrate import definition  # noqa: E402
+from recalibrate import calibrations_here  # noqa: E402
 from table import write_table  # noqa: E402
 
 from measure import RESULTS  # noqa: E402
-from tenfold.calibrate.probes import probes_of  # noqa: E402
 from tenfold.machine import local_machine  # noqa: E402
 
 MOST_DISTURBED = 0.08
@@ -53,7 +51,8 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
         calibrate_here(collection)
     calibrated, before = collection.body["reference"], reference()
     started, longest = time.perf_counter(), 15.0
-    for name in collection.missing([one.name for one in CPU]):
+    names = [one.name for one in (HELD_OUT if arguments.held_out else CPU)]
+    for name in collection.missing(names):
         if time.perf_counter() - started + longest > 60 * arguments.minutes:
             break
         leg_started = time.perf_counter()
@@ -78,8 +77,8 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
         before = after
         collection.add(row)
         print(f"{name}: {seconds:.0f} s, drift {row.get('drift', 0):.0%} {row.get('error', '')[-200:]}", flush=True)
-    left = collection.missing([one.name for one in CPU])
-    print(f"{len(CPU) - len(left)} of {len(CPU)} measured: {arguments.out}")
+    left = collection.missing(names)
+    print(f"{len(names) - len(left)} of {len(names)} measured: {arguments.out}")
 
 
 def reference() -> dict[str, float]:
@@ -95,16 +94,12 @@ def drift(calibrated: dict[str, float], now: dict[str, float]) -> float:
 
 
 def calibrate_here(collection: Collection) -> None:
-    """Calibrate this computer, in a folder of this run's own; the row also holds what its probes are."""
-    definitions = [definition(probe) for probe in probes_of(local_machine())]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "tenfold", "calibrate"]
-        before = reference()
-        subprocess.run(command, env=os.environ | {"XDG_DATA_HOME": folder}, check=True)
-        after = reference()
-        found = [json.loads(path.read_text()) for path in Path(folder).rglob("*.json")]
+    """Calibrate this computer, and how fast it was then."""
+    before = reference()
+    found = calibrations_here()
+    after = reference()
     collection.body["reference"] = {name: (before[name] + after[name]) / 2 for name in before}
-    collection.body["calibrations"] = [{**row, "definitions": definitions} for row in found]
+    collection.body["calibrations"] = found
     collection.save()
 
 
@@ -114,6 +109,7 @@ def main() -> None:
     parser.add_argument("verb", choices=("cpu", "calibrate", "fit", "table"))
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--again", action="store_true", help="forget the rows that are there")
+    parser.add_argument("--held-out", action="store_true", help="configurations that nothing was fitted to")
     parser.add_argument("--work", type=Path, default=Path("/tmp/tenfold-accuracy"))
     parser.add_argument("--out", type=Path, default=RESULTS / "plan_accuracy_cpu.json")
     arguments = parser.parse_args()

@@ -19,6 +19,7 @@ from typing import Literal
 import pytest
 import torch
 import transformers
+from torch._dynamo.utils import counters
 
 from rigs import make_rows, relative_error
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_rig
@@ -203,7 +204,25 @@ def test_weights_read_to_a_gpu_are_those_read_to_a_cpu_and_take_what_is_said(
         if isinstance(layer, StoredLinear):
             on_gpu = rig.model.get_submodule(name)
             assert isinstance(on_gpu, StoredLinear)
-            assert relative_error(layer.weight.float(), on_gpu.weight.float().cpu()) < 1e-3
+            # a number midway between two of the format goes either way, by the last bit of its scale
+            assert relative_error(layer.weight.float(), on_gpu.weight.float().cpu()) < 3e-3
+
+
+def test_layers_are_compiled_once_for_micro_batches_of_all_sizes() -> None:
+    """The control is what torch does by default."""
+    graphs: dict[bool, list[int]] = {}
+    for symbolic in (True, False):
+        torch._dynamo.reset()
+        rig = on_rig(CASES["compiled"], llama(torch.bfloat16))
+        rig = rig if symbolic else replace(rig, loss=rig.loss.loss)  # type: ignore[attr-defined]
+        rig.model.train()
+        graphs[symbolic] = []
+        for seed, longest in enumerate((100, 40, 20, 70)):
+            gradient(rig, make_rows("sft", count=5, seed=seed, longest=longest))
+            graphs[symbolic].append(counters["stats"]["unique_graphs"])
+    torch._dynamo.reset()
+    assert graphs[True][-1] == graphs[True][0], graphs
+    assert graphs[False][-1] > graphs[False][0], graphs
 
 
 def test_compiled_layers_are_found_again_by_the_next_process(tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ CPU = (
                   changes=small(6, 49152), steps=6),
     Configuration("smollm2 lora padded 4 fuse f32", "smollm2-360m", "text", "fixed:256", 8, {**TUNE, **FUSE},
                   {"micro_batch_size": 4, "dtype": "float32"}, changes=small(6, 49152), steps=5),
+)  # fmt: skip
+"""On two cores: two real small models on their own data, and real shapes with few layers. The constants of memory on a
+CPU were fitted to these (memory_fit.py)."""
+
+HELD_OUT = (
     Configuration("qwen3 lora pack 2048 fuse repeated", "qwen3-0.6b", "text", "mixed:400", 4,
                   {**TUNE, **FUSE, **HALF, **pack(2048)}, changes=small(3, 32768), steps=6),
     Configuration("qwen3 lora pack 2048 fuse", "qwen3-0.6b", "text", "mixed:400", 4, {**TUNE, **FUSE, **pack(2048)},
@@ -113,5 +118,70 @@ CPU = (
     Configuration("gpt2 lora padded 4", "gpt2", "text", "fixed:384", 4, TUNE, changes={"n_layer": 4}, steps=6),
     Configuration("gpt2 full padded 2 fuse", "gpt2", "text", "fixed:384", 4, {**FULL, **FUSE}, {"micro_batch_size": 2},
                   changes={"n_layer": 4}, steps=6),
+    Configuration("gpt2 lora mixed pack 1024 fuse", "gpt2", "text", "mixed:200", 8, {**TUNE, **FUSE, **pack(1024)},
+                  changes={"n_layer": 4}, steps=6),
+    Configuration("gpt2 lora mixed padded 8 fuse", "gpt2", "text", "mixed:200", 8, {**TUNE, **FUSE},
+                  changes={"n_layer": 4}, steps=6),
+    Configuration("gpt2 full mixed pack 1024 fuse", "gpt2", "text", "mixed:200", 8, {**FULL, **FUSE, **pack(1024)},
+                  changes={"n_layer": 4}, steps=6),
+    Configuration("smollm2 small lora pack 1024 fuse", "smollm2-135m", "text", "mixed:220", 8,
+                  {**TUNE, **FUSE, **pack(1024)}, changes=small(10), steps=8),
+    Configuration("smollm2 small lora padded 4 fuse", "smollm2-135m", "text", "mixed:220", 8, {**TUNE, **FUSE},
+                  {"micro_batch_size": 4}, changes=small(10), steps=6),
+    Configuration("smollm2 small lora padded 8 fuse repeated", "smollm2-135m", "text", "mixed:220", 8,
+                  {**TUNE, **FUSE, **HALF}, changes=small(10), steps=6),
+    Configuration("smollm2 small full pack 2048 fuse", "smollm2-135m", "text", "mixed:220", 8,
+                  {**FULL, **FUSE, **pack(2048)}, changes=small(10), steps=6),
+    Configuration("qwen3 two lora pack 1024 fuse", "qwen3-0.6b", "text", "mixed:150", 8, {**TUNE, **FUSE, **pack(1024)},
+                  changes=small(2), steps=8),
+    Configuration("qwen3 two lora padded 4", "qwen3-0.6b", "text", "mixed:150", 8, TUNE, {"micro_batch_size": 4},
+                  changes=small(2), steps=6),
+    Configuration("qwen3 two nf4 lora pack 1024 fuse", "qwen3-0.6b", "text", "mixed:150", 8,
+                  {**TUNE, **FUSE, **pack(1024), "quantize": "nf4"}, changes=small(2), steps=6),
+    Configuration("bert three lora pack 2048", "bert-base", "classify", "mixed:100", 16, {**TUNE, **pack(2048)},
+                  changes=small(3, 30522), steps=12),
+    Configuration("bert three lora padded 4", "bert-base", "classify", "mixed:100", 16, TUNE, {"micro_batch_size": 4},
+                  changes=small(3, 30522), steps=8),
+    Configuration("bert three full pack 1024", "bert-base", "classify", "mixed:100", 16, {**FULL, **pack(1024)},
+                  changes=small(3, 30522), steps=8),
+    Configuration("minilm lora sixteen pack 1024", MINI, "classify", BANK, 16, {**TUNE, **pack(1024)}, steps=48),
+    Configuration("minilm lora sixteen padded 16", MINI, "classify", BANK, 16, TUNE, steps=48),
+    Configuration("minilm full sixteen padded 16", MINI, "classify", BANK, 16, FULL, steps=48),
+    Configuration("classics lora sixteen pack 2048 fuse", "classics", "sft", "own", 16, {**TUNE, **FUSE, **pack(2048)},
+                  steps=8),
+    Configuration("classics lora sixteen padded 4 fuse", "classics", "sft", "own", 16, {**TUNE, **FUSE},
+                  {"micro_batch_size": 4}, steps=8),
+    Configuration("classics full sixteen pack 1024 fuse", "classics", "sft", "own", 16, {**FULL, **FUSE, **pack(1024)},
+                  steps=8),
+    Configuration("llama one lora pack 2048 fuse", "llama-1b", "text", "mixed:300", 4, {**TUNE, **FUSE, **pack(2048)},
+                  changes=small(1), steps=8),
+    Configuration("llama one lora padded 1", "llama-1b", "text", "mixed:300", 4, TUNE, {"micro_batch_size": 1},
+                  changes=small(1), steps=6),
+    Configuration("llama one full pack 2048 fuse", "llama-1b", "text", "mixed:300", 4, {**FULL, **FUSE, **pack(2048)},
+                  changes=small(1), steps=6),
+    Configuration("bert-large two lora padded 8", "bert-large", "classify", "mixed:110", 16, TUNE,
+                  {"micro_batch_size": 8}, changes=small(2, 30522), steps=8),
+    Configuration("bert-large two lora pack 1024", "bert-large", "classify", "mixed:110", 16, {**TUNE, **pack(1024)},
+                  changes=small(2, 30522), steps=8),
 )  # fmt: skip
-"""On two cores: two real small models on their own data, and real shapes with few layers."""
+"""Others, ten recipes: no constant and no rate was fitted to them."""
+
+GPU_RUNS = (
+    Configuration("gpu smollm2 lora pack 8192 compile", "smollm2-360m", "text", "mixed:180", 64,
+                  {**TUNE, **COMPILE, **pack(8192)}, steps=60),
+    Configuration("gpu llama lora padded 8 fuse", "llama-1b", "text", "fixed:1024", 16, {**TUNE, **FUSE},
+                  {"micro_batch_size": 8}, steps=30),
+    Configuration("gpu llama lora pack 8192 compile", "llama-1b", "text", "fixed:1024", 16,
+                  {**TUNE, **COMPILE, **pack(8192)}, steps=40),
+    Configuration("gpu bert lora padded 32", "bert-large", "classify", "mixed:96", 64, TUNE, {"micro_batch_size": 32},
+                  steps=60),
+    Configuration("gpu qwen3 full padded 8 fuse", "qwen3-0.6b", "text", "mixed:400", 32, {**FULL, **FUSE},
+                  {"micro_batch_size": 8}, steps=30),
+    Configuration("gpu llama fp8 lora pack 8192 compile", "llama-1b", "text", "fixed:1024", 16,
+                  {**TUNE, **COMPILE, **pack(8192), "quantize": {"storage": "fp8", "compute": "fp8"}}, steps=40),
+    Configuration("gpu smollm2 lora padded 16 fuse", "smollm2-360m", "text", "mixed:180", 64, {**TUNE, **FUSE},
+                  {"micro_batch_size": 16}, steps=40),
+)  # fmt: skip
+"""Whole runs on one GPU, weights random: what a run pays beside its steps."""
+
+EVERY = (*CPU, *HELD_OUT, *GPU_RUNS)

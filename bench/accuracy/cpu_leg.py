@@ -22,7 +22,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from configurations import CPU, Configuration  # noqa: E402
+from configurations import EVERY, Configuration  # noqa: E402
 from rows import lengths_of, write_rows  # noqa: E402
 
 from measure import SHARED  # noqa: E402
@@ -105,7 +105,7 @@ def busy_seconds() -> float:
 def main() -> None:
     """Plan, train, write the row."""
     name, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    configuration = next(one for one in CPU if one.name == name)
+    configuration = next(one for one in EVERY if one.name == name)
     folder.mkdir(parents=True, exist_ok=True)
     model_of(configuration, folder)
     work = Path(tempfile.mkdtemp(prefix="accuracy-"))

@@ -111,7 +111,8 @@ def cases(body: dict[str, Any]) -> list[Case]:
     rows = [row for row in body["rows"] if "measured" in row]
     if body["benchmark"].endswith("gpu"):
         machine = next((one for one in gpus().values() if one.device == body.get("gpu")), None) or local_machine()
-        jobs = [_probe_job(row, replace(machine, here=True)) for row in rows]
+        here = replace(machine, here=True)
+        jobs = [_probe_job(row, here) if "lengths" in row else _recipe_job(row, here) for row in rows]
     else:
         here = local_machine()
         if here.name not in body["machine"]["cpu"] and body["machine"]["cpu"] not in here.name:

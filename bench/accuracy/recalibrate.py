@@ -1,21 +1,24 @@
-"""Rates that `tenfold calibrate` would find today from the seconds it has measured: probes are counted anew.
-
-It starts from the guess for a CPU, never from a shipped row, since shipped rows are fitted to what is foretold here.
-"""
+"""What `tenfold calibrate` measured, and the rates that it would find from that today: probes are counted anew."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from tenfold.calibrate.calibrate import PRIOR_WIDTH
+from tenfold.calibrate.calibrate import calibrated_efficiency
 from tenfold.calibrate.probe import Probe
 from tenfold.calibrate.probes import probes_of
 from tenfold.cuts import cut_from_dict
 from tenfold.job import training_work
-from tenfold.job.fit import Observation, fit_efficiency
-from tenfold.machine import Efficiency, Machine, efficiency_from, evidence
+from tenfold.job.fit import Observation
+from tenfold.machine import Efficiency, Machine, efficiency_from, evidence, local_machine
 
 
 def definition(probe: Probe) -> dict[str, Any]:
@@ -39,20 +42,31 @@ def probe_from(row: Mapping[str, Any]) -> Probe:
     )
 
 
+def calibrations_here() -> list[dict[str, Any]]:
+    """The rows of `tenfold calibrate` on this computer, in a folder of their own, and what their probes are."""
+    definitions = [definition(probe) for probe in probes_of(local_machine())]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "tenfold", "calibrate"]
+        subprocess.run(command, env=os.environ | {"XDG_DATA_HOME": folder}, check=True)
+        found = [json.loads(path.read_text()) for path in Path(folder).rglob("*.json")]
+    return [{**row, "definitions": definitions} for row in found]
+
+
 def guess(dtype: str) -> Efficiency:
     """What is shipped for any CPU in a number format."""
     return efficiency_from(next(row for row in evidence()["machines"] if row["match"] == f"cpu, {dtype}"))
 
 
 def recalibrated(row: Mapping[str, Any], machine: Machine) -> Efficiency:
-    """From a calibration's row, of `machine`. Rows of 2026-11-24 name their probes and do not define them; those
-    probes have not changed since."""
+    """From a calibration's row, of `machine`: on a CPU starting from the guess, never from a shipped row, since shipped
+    rows are fitted to what is foretold here; on a GPU from the shipped row, fitted to another one's rows. Rows of
+    2026-11-24 name their probes and do not define them; those probes have not changed since."""
     defined = [probe_from(one) for one in row.get("definitions", [])] or list(probes_of(machine))
     measured = {one["name"]: one["seconds"] for one in row["probes"]}
-    prior = replace(machine, efficiency=guess(machine.dtype))
+    prior = machine if machine.vendor_kind == "cuda" else replace(machine, efficiency=guess(machine.dtype))
     seen = [
         Observation(training_work(probe.job(prior)), measured[probe.name])
         for probe in defined
         if probe.name in measured
     ]
-    return fit_efficiency(prior, seen, PRIOR_WIDTH)
+    return calibrated_efficiency(prior, seen)

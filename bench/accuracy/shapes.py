@@ -48,6 +48,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 5, "head_dim": 64, "rope_theta": 100000.0, "vocab_size": 49152,
         "max_position_embeddings": 8192, "tie_word_embeddings": True,
     },
+    "smollm2-135m": LLAMA | {
+        "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "head_dim": 64, "rope_theta": 100000.0, "vocab_size": 49152,
+        "max_position_embeddings": 8192, "tie_word_embeddings": True,
+    },
     "bert-large": BERT | {
         "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
     },

@@ -15,7 +15,7 @@ from predict import Case, cases, without_group
 from recalibrate import recalibrated
 
 from measure import RESULTS
-from tenfold.machine import Efficiency, efficiency_from, evidence
+from tenfold.machine import Efficiency, Overheads, efficiency_from, evidence
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "plan-accuracy.md"
 
@@ -31,14 +31,17 @@ same computer, starting from the guess for any CPU: none of these rows was seen.
 was measured: until 2026-11-27 the loss held the gradient of a chunk while it made the next (`held_gradient_bytes` of
 bench/accuracy/predict.py), and plans count it no more. On CPUs the rows before 2026-11-28 had micro-batches of
 more sizes, which took up to 400 MB more. Hosts are shared: since 2026-11-28 a product and a copy are timed before and
-after each run, and a run on a computer more than 8 % off from its calibration shows its memory alone.
+after each run, and a run on a computer more than 8 % off from its calibration shows its memory alone. Those that
+nothing was fitted to were calibrated 50 minutes after they ran: the calibration before them fell into a minute in which
+copies were twice as fast as in all of them (both stand in the file).
 """
 
 
 def write_table() -> None:
     """Write the page, and print what it comes to."""
     computers = [line for path in sorted(RESULTS.glob("plan_accuracy_cpu*.json")) for line in _cpu(path)]
-    text = "\n".join([HEAD, *computers, *_gpu()])
+    calibrated = [line for path in sorted(RESULTS.glob("plan_accuracy_h200_*.json")) for line in _calibrated_gpu(path)]
+    text = "\n".join([HEAD, *computers, *_gpu(), "", *calibrated])
     DOCUMENT.write_text(text.rstrip() + "\n")
     print("\n".join(line for line in text.splitlines() if line.startswith("- ")))
 
@@ -54,8 +57,10 @@ def _cpu(path: Path) -> list[str]:
     }
     cold = {case.name: _cold(case, every, f"cpu, {case.job.machine.dtype}") for case in every}
     own = {case.name: calibrations.get(case.job.machine.device) for case in every}
+    others = ": configurations that nothing was fitted to" if path.stem.endswith("held-out") else ""
+    rate = f"{body['flops']['float32'] / 1e9:,.0f} GFLOP/s"
     lines = [
-        f"## Two cores of an {body['machine']['cpu']}, {body['flops']['float32'] / 1e9:,.0f} GFLOP/s, {body['date']}",
+        f"## Two cores of an {body['machine']['cpu']}, {rate}, {body['date']}{others}",
         "",
         "| configuration | memory, MB | foretold | | step, s | cold | | calibrated | | run, s | calibrated | |",
         "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
@@ -126,6 +131,49 @@ def _gpu() -> list[str]:
     lines += _summary("of these compiled", steps[True])
     lines += _summary("and eager, where the host's launches are most of a step", steps[False])
     return [*lines, *_regret(every, lambda case: case.predicted_step_seconds(cold[case.name]), _step_seconds)]
+
+
+def _calibrated_gpu(path: Path) -> list[str]:
+    """Of a session that began with `tenfold calibrate`."""
+    body = json.loads(path.read_text())
+    every = cases({**body, "benchmark": "plan-accuracy-gpu"})
+    known = every[0].job.machine
+    (row,) = body["calibrations"]
+    found = replace(known, efficiency=recalibrated(row, known), overheads=Overheads(**row["overheads"]))
+    lines = [
+        f"## Another {body['gpu']}, {body['date']}",
+        "",
+        f"Calibrated with {len(row['probes'])} of {len(row['definitions'])} probes: a minute was not enough for more.",
+        "Shipped: by the rates that were fitted to the rows above, of another host. A run's seconds are those of its",
+        "whole process.",
+        "",
+        "| configuration | memory, GB | foretold | | step, s | shipped | | calibrated | | run, s | calibrated | |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    memory, shipped, own, walls = [], [], [], []
+    for case in every:
+        memory.append(case.predicted_peak_bytes / case.peak_bytes - 1)
+        cells = [
+            case.name,
+            f"{case.peak_bytes / 1e9:.2f}",
+            f"{case.predicted_peak_bytes / 1e9:.2f}",
+            f"{memory[-1]:+.1%}",
+        ]
+        if "configuration" in case.row:
+            wall, told = case.row["measured"]["wall_seconds"], replace(case, job=replace(case.job, machine=found))
+            whole = told.predicted_wall_seconds(found.efficiency)
+            walls.append(whole / wall - 1)
+            cells += ["", "", "", "", "", f"{wall:.1f}", f"{whole:.1f}", f"{walls[-1]:+.0%}"]
+        else:
+            measured = case.step_seconds
+            both = [case.predicted_step_seconds(rates) for rates in (known.efficiency, found.efficiency)]
+            shipped.append(both[0] / measured - 1)
+            own.append(both[1] / measured - 1)
+            cells += [f"{measured:.3f}", f"{both[0]:.3f}", f"{shipped[-1]:+.0%}", f"{both[1]:.3f}", f"{own[-1]:+.0%}"]
+            cells += ["", "", ""]
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *_summary("memory", memory), *_summary("step, shipped rates", shipped)]
+    return [*lines, *_summary("step, calibrated", own), *_summary("whole run, calibrated", walls), ""]
 
 
 def _cold(case: Case, every: Sequence[Case], start: str) -> Efficiency:

@@ -7,6 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from limit_passes import adapter_bytes
+
+from shapes import SHAPES
+
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -51,18 +55,35 @@ GOALS = (
 )
 
 COLUMNS = (
-    "model", "rows", "goal", "tokens/s wanted", "measured", "times", "products and attention", "with passes",
-    "in one round", "wanted, of the last",
+    "model", "rows", "goal", "tokens/s wanted", "measured", "times", "floor on", "products and attention",
+    "with passes", "in one round", "wanted, of the last", "with adapters",
 )  # fmt: skip
+
+CARD = "NVIDIA H200"
+"""All rows were measured on one; its floors count before another card's."""
 
 FIGURES = (
     "most_tokens_per_second", "most_tokens_per_second_with_passes", "most_tokens_per_second_in_one_round",
 )  # fmt: skip
-"""Of limits.py. Files from before the latter two have the first alone."""
+"""Of limits.py. Files of 2026-11-27 have the first alone."""
 
 
-def floor_of(limits: Rows, goal: Goal) -> Mapping[str, Any] | None:
-    """The latest measured limit of a goal's step; None if there is none."""
+class Floor(NamedTuple):
+    """What limits.py found of a goal's step, in tokens/s; None where it did not look."""
+
+    card: str
+    figures: tuple[float | None, ...]
+    """In the order of FIGURES."""
+    with_adapters: float | None
+    """With the passes, and the adapters' products as passes of their own (limit_passes.py): by their bytes."""
+
+
+def floor_of(limits: Rows, goal: Goal) -> Floor | None:
+    """The latest floor of a goal's step, of CARD if there is one; None if there is none.
+
+    A file from before its passes were timed is completed: their bytes, as another card's file counts them, at the rate
+    that copies reach on its card.
+    """
     same = [
         body
         for body in limits
@@ -70,7 +91,30 @@ def floor_of(limits: Rows, goal: Goal) -> Mapping[str, Any] | None:
         and (body.get("workload", "fixed"), body.get("train", "lora")) == (goal.workload, goal.train)
         and goal.kind in body[FIGURES[0]]
     ]
-    return max(same, key=lambda body: body["date"], default=None)
+    if not same:
+        return None
+    body = max(same, key=lambda one: (card_of(one) == CARD, one["date"]))
+    products, passes, whole = (body.get(figure, {}).get(goal.kind) for figure in FIGURES)
+    counted = next((one["kinds"][goal.kind]["moved_bytes"] for one in same if "kinds" in one), None)
+    rates = [one["copied_bytes_per_second"] for one in limits if card_of(one) == card_of(body) and FIGURES[1] in one]
+    if passes is None and counted is not None and rates:
+        passes = 1 / (1 / products + counted / max(rates) / _tokens(goal))
+    adapted = None
+    if goal.train == "lora" and passes is not None and rates:
+        config = SHAPES[goal.shape]
+        each = config["num_hidden_layers"] * adapter_bytes(config, goal.kind)
+        adapted = 1 / (1 / passes + each / max(rates))
+    return Floor(card_of(body), (products, passes, whole), adapted)
+
+
+def _tokens(goal: Goal) -> int:
+    rows, length = map(int, goal.size.split(" x "))
+    return rows * length
+
+
+def card_of(body: Mapping[str, Any]) -> str:
+    """Which card a file's numbers are from."""
+    return str(body["environment"]["gpu"])
 
 
 def goal_lines(rows: Rows, limits: Rows, titles: Mapping[str, str]) -> list[list[str]]:
@@ -87,7 +131,7 @@ def goal_lines(rows: Rows, limits: Rows, titles: Mapping[str, str]) -> list[list
             count = [one for one in count if one.peak_bytes < peer.peak_bytes]
         ours = max((one.tokens_per_second for one in count), default=None)
         floor = floor_of(limits, goal)
-        figures = [None if floor is None else floor.get(figure, {}).get(goal.kind) for figure in FIGURES]
+        figures = (None,) * len(FIGURES) if floor is None else floor.figures
         last = next((figure for figure in reversed(figures) if figure is not None), None)
         found.append(
             [
@@ -98,8 +142,10 @@ def goal_lines(rows: Rows, limits: Rows, titles: Mapping[str, str]) -> list[list
                 f"{wanted:,.0f}",
                 "-" if ours is None else f"{ours:,.0f}",
                 "-" if ours is None else f"{ours / peer.tokens_per_second:.2f}",
+                "-" if floor is None else floor.card.removeprefix("NVIDIA ").partition(" ")[0],
                 *("-" if figure is None else f"{figure:,.0f}" for figure in figures),
                 "-" if last is None else f"{100 * wanted / last:.0f} %",
+                "-" if floor is None or floor.with_adapters is None else f"{floor.with_adapters:,.0f}",
             ]
         )
     return found

@@ -42,6 +42,18 @@ def block_bytes(config: dict[str, Any], kind: str) -> int:
     return 32 * d + 8 * (q + k) + 16 * f + normed
 
 
+def adapter_bytes(config: dict[str, Any], kind: str) -> int:
+    """Of one token in one block, where the thin products of adapters are passes of their own, at least: each reads its
+    wide operand once and what it makes is not counted.
+
+    Forward and for A the input of each merged product, for B and the gradient towards A its output's: 2 (2 in + out).
+    fp8: that norms, activation and its gradient are also written in bfloat16, for the adapters alone: 4 d + 6 f.
+    """
+    w = Widths.of(config)
+    found = 2 * sum(2 * into + out for out, into in w.merged)
+    return found + (4 * w.hidden + 6 * w.inner if kind == "fp8" else 0)
+
+
 def loss_bytes(config: dict[str, Any]) -> int:
     """Of one token that bears loss: its logits read, their gradient written, in bfloat16."""
     return 4 * config["vocab_size"]

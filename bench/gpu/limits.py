@@ -89,8 +89,20 @@ class Step:
         return found if self.device == "cpu" else [[recorded(calls)] for calls in found]
 
 
-def recorded(calls: Sequence[Call]) -> Call:
-    """The calls as a CUDA graph, as the engine runs its passes: short kernels would wait for the host."""
+@dataclass(frozen=True)
+class Recorded:
+    """Calls as a CUDA graph, as the engine runs its passes: short kernels would wait for the host."""
+
+    graph: torch.cuda.CUDAGraph
+    calls: Sequence[Call]
+    """They hold the tensors whose addresses the graph knows."""
+
+    def __call__(self) -> None:
+        self.graph.replay()
+
+
+def recorded(calls: Sequence[Call]) -> Recorded:
+    """The calls, recorded once."""
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -101,7 +113,7 @@ def recorded(calls: Sequence[Call]) -> Call:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
         _round(calls)
-    return graph.replay
+    return Recorded(graph, calls)
 
 
 def sustained(calls: Sequence[Call], seconds: float, device: str) -> dict[str, Any]:

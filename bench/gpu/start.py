@@ -3,7 +3,8 @@
     python bench/gpu/start.py --shape llama-8b --settings bf16 fp8-kept --micro-tokens 16384
 
 Each start is a process of its own. The model's files were just written, as they would have been just downloaded. Beside
-the seconds stand the peaks of memory while loading and what torch's caches of compiled code had. With --profile also
+the seconds stand the peaks of memory while loading, what torch's caches of compiled code had, and whether libraries
+lie as bytecode, as pip installs them: an image without it compiles them in every process, 10 s. With --profile also
 the functions that took most, the profiler's own cost in them, and the modules whose import took most.
 Writes results/start_*.json.
 """
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import cache_from_source
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,8 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
         record["seconds"][f"process to the end of the {name}"] = time.perf_counter() - BEGAN
     found = torch._dynamo.utils.counters
     record["compiled"] = {name: dict(found[name]) for name in ("stats", "aot_autograd", "inductor")}
+    modules = [sys.modules[name].__file__ or "" for name in ("torch", "transformers", "sympy", "tenfold")]
+    record["bytecode"] = all(Path(cache_from_source(file)).exists() for file in modules)
     return record | {"environment": protocol.environment(arguments.device)}
 
 
@@ -136,6 +140,16 @@ def main() -> None:
         os._exit(0)  # without waiting for compilers' threads
     make = ["shapes.py", "--shape", arguments.shape, "--device", arguments.device]
     subprocess.run([sys.executable, *make], cwd=HERE, check=True)
+    date = datetime.date.today().isoformat()
+    body = {
+        "benchmark": "start",
+        "date": date,
+        "settings": {k: str(v) for k, v in vars(arguments).items() if k != "out"},
+    }
+    if arguments.profile:
+        body["imports"] = imports()
+    path = arguments.out / f"start_{arguments.shape}_{date}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     results: list[dict[str, Any]] = []
     for setting in arguments.settings:
         caches = Path(tempfile.mkdtemp())
@@ -151,15 +165,9 @@ def main() -> None:
             whole = time.perf_counter() - began
             row = json.loads(ended.stdout.splitlines()[-1]) if ended.returncode == 0 else {"error": ended.returncode}
             results.append({"setting": setting, "caches": caches_of, "process_seconds": whole, **row})
+            path.write_text(json.dumps({**body, "rows": results}, indent=1) + "\n")  # a call that is cut short keeps it
             print(setting, caches_of, json.dumps(row.get("seconds", row)), flush=True)
         shutil.rmtree(caches)
-    date = datetime.date.today().isoformat()
-    body = {"benchmark": "start", "date": date, "settings": {k: str(v) for k, v in vars(arguments).items()}}
-    if arguments.profile:
-        body["imports"] = imports()
-    path = arguments.out / f"start_{arguments.shape}_{date}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**body, "rows": results}, indent=1) + "\n")
     print(path)
 
 

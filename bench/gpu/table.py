@@ -16,7 +16,7 @@ from typing import Any
 
 from gate import LEAST_COSINE, LOSS_TOLERANCE
 from goals import COLUMNS as GOAL_COLUMNS
-from goals import FIGURES, goal_lines
+from goals import FIGURES, card_of, goal_lines
 
 from shapes import SHAPES, flops_per_token
 
@@ -119,18 +119,7 @@ def _median(rows: Sequence[Mapping[str, Any]], key: str) -> float:
 
 def floors(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]]) -> str:
     """What no engine can pass on this card (limits.py), and the goals beside it (goals.py)."""
-    titles = (
-        "model",
-        "rows",
-        "learns",
-        "products in",
-        "products and attention",
-        "with passes",
-        "in one round",
-        "MHz",
-        "watts",
-    )
-    lines = [titles, ["---"] * len(titles)]
+    lines = [FLOOR_COLUMNS, ["---"] * len(FLOOR_COLUMNS)]
     for body in limits:
         clocks = body["layer_and_chunk_parts"]
         for kind in body[FIGURES[0]]:
@@ -138,6 +127,7 @@ def floors(rows: Sequence[Mapping[str, Any]], limits: Sequence[Mapping[str, Any]
             held = clocks[kind.partition(",")[0]]["clocks"]
             lines.append(
                 [
+                    card_of(body),
                     TITLES[body["shape"]],
                     f"{body['rows']} x {body['length']}" + (", short rows" if body.get("workload") == "packed" else ""),
                     body.get("train", "lora"),
@@ -156,7 +146,8 @@ def _cells(lines: Sequence[Sequence[str]]) -> str:
 
 
 FLOOR_COLUMNS = (
-    "model", "rows", "learns", "products in", "products and attention", "with passes", "in one round", "MHz", "watts",
+    "card", "model", "rows", "learns", "products in", "products and attention", "with passes", "in one round", "MHz",
+    "watts",
 )  # fmt: skip
 
 FLOORS = """What a step cannot do without, alone and back to back on random numbers, in tokens/s
@@ -166,8 +157,10 @@ full fine-tuning the update; and all of it in one round, as one step. No adapter
 to its power, so that sustained products run below the rate of short ones. A dash: the file is from before the figure.
 """
 
-GOALS_HEAD = """The goals beside these, in useful tokens/s. What is above 100 % of the last figure that there is, is out
-of reach on this card in these formats.
+GOALS_HEAD = """The goals beside these, in useful tokens/s, and the floor of the card that the rows were measured on,
+else of the other one. What is above 100 % of the last of these figures is out of reach on that card in these formats.
+Where the passes of the H200 were not timed, they are their bytes at the rate of its copies. With adapters: the passes,
+and the thin products' operands read once more each; an engine that does all but this perfectly reaches so much.
 """
 
 

@@ -68,6 +68,6 @@ def test_an_observation_of_less_weight_moves_less() -> None:
 
 
 def test_rates_stay_positive() -> None:
-    found = fit_rates({"a": 1.0, "b": 2.0}, lambda rates: [rates["a"] - 1e-3, rates["b"] - 50.0], prior_width=3.0)
+    found = fit_rates({"a": 1.0, "b": 2.0}, lambda rates: [rates["a"] - 1e-3, rates["b"] - 50.0], {"a": 3.0, "b": 3.0})
     assert 0 < found["a"] < 0.5
     assert found["b"] > 10

@@ -7,9 +7,11 @@ from typing import Literal
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from rigs import COMPILES, make_rig, make_rows, relative_error, step_gradient
 from tenfold.cuts import Fuse, LoRA, Pack, Quantize, on_rig
+from tenfold.rig import compiling, ragged
 from tenfold.rig.rig import Rig
 from tenfold.rig.stored_linear import StoredLinear
 
@@ -70,3 +72,34 @@ def test_no_dense_weight_is_kept_for_the_backward_pass(storage: Storage, compute
     widest = 2 * rig.model.config.intermediate_size
     assert max(sizes) <= tokens * widest
     assert largest > 2 * tokens * widest  # the control: a dense weight would not go unseen
+
+
+def by_mask(query, key, value, starts, *others, scale, window_size):
+    """What torch's variable-length kernel computes on a GPU: causal, each row within itself. [T, heads, D]."""
+    places = torch.arange(len(query), dtype=torch.int32)
+    row = torch.searchsorted(starts, places, right=True)
+    mask = (row[:, None] == row) & (places[:, None] >= places)
+    heads = query.shape[1] // key.shape[1]
+    q, k, v = (state.transpose(0, 1) for state in (query, *(s.repeat_interleave(heads, 1) for s in (key, value))))
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale).transpose(0, 1)
+
+
+@pytest.mark.parametrize("symbolic", [True, False])
+def test_one_compilation_serves_micro_batches_of_all_sizes(symbolic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a middle and the last layer, and of the loss. The control: sizes as numbers, torch.compile's default."""
+    monkeypatch.setattr(ragged, "_varlen", by_mask)
+    monkeypatch.setattr(compiling, "lean_inductor", lambda graph, inputs: graph)
+    torch._dynamo.reset()
+    rig = compiled("llama", Fuse(loss_rows=64, compile=True))
+    rig = replace(rig, layout=replace(rig.layout, tokens=256, steady=True))
+    if not symbolic:
+        rig = replace(rig, loss=rig.loss.loss)
+    graphs, sizes = [], set()
+    for seed, longest in enumerate((40, 20, 90, 70)):
+        for batch in rig.layout(make_rows("sft", count=5, seed=seed, longest=longest)):
+            sizes.add((*batch.input_ids.shape, len(batch.loss_index), len(batch.segments.starts)))
+            rig.backward(batch, batch.loss_count)
+        graphs.append(counters["stats"]["unique_graphs"])
+    torch._dynamo.reset()
+    assert len(sizes) > 3
+    assert (graphs[-1] == graphs[0]) == symbolic, graphs

@@ -23,6 +23,13 @@ def test_rows_of_one_length_are_uniform() -> None:
     assert rows.starts.tolist() == [0, 4, 8, 12]
 
 
+def test_filler_of_the_same_length_leaves_rows_ragged() -> None:
+    """Else a micro-batch that is so by chance would be compiled for by itself."""
+    rows = ragged_rows([4], [4])
+    assert not rows.uniform
+    assert rows.starts.tolist() == [0, 4, 8]
+
+
 def test_places_beyond_the_last_row_are_empty() -> None:
     rows = ragged_rows([5, 2, 4])
     assert not rows.uniform

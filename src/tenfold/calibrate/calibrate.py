@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -31,6 +33,10 @@ ENOUGH_SECONDS = 1.2
 PRIOR_WIDTH = 0.2
 """Of a rate's logarithm before it is measured here, a factor of 1.2. Probes are small and short: given more freedom,
 they foretell real runs worse (docs/plan-accuracy.md; 0.1 to 1.0 were tried)."""
+
+CARD_WIDTH, HOST_WIDTH = 0.03, 0.5
+"""The same for a GPU whose kind was measured elsewhere: cards of one kind are alike to some percent (on a second H200
+2 % in the mean where the card is the limit), their hosts are not (a launch took 37 us there, 49 here)."""
 
 LEAST_ERROR = 0.10
 """What a prediction may be off by at least, however well the probes are met: their own runs differ by some percent."""
@@ -84,36 +90,43 @@ def calibrate(
     import_module("torch")
     import_module("transformers").AutoModelForCausalLM  # noqa: B018  # imported when it is asked for
     import_seconds = time.monotonic() - started
-    measured = f"imports and disk measured here, {datetime.now(UTC).date()}; the rest: {machine.overheads.source}"
-    overheads = replace(machine.overheads, import_seconds=import_seconds, source=measured, **_disk_rates())
+    measured = (
+        f"imports, disk and compiler measured here, {datetime.now(UTC).date()}; the rest: {machine.overheads.source}"
+    )
+    overheads = replace(machine.overheads, import_seconds=import_seconds, source=measured, **_disk_rates(machine))
     observations: list[Observation] = []
     timed: list[tuple[str, Observation, float]] = []
     left_out: list[str] = []
     compiles = machine.vendor_kind == "cuda" and find_compiler("cuda") is not None
-    longest = 0.0
+    compile_seconds: list[float] = []
+    longest = {False: 0.0, True: machine.overheads.compile_seconds}
     for probe in probes_of(machine):
         needs_compiler = any(getattr(cut, "compile", False) for cut in probe.cuts)
         left = seconds - (time.monotonic() - started)
         if needs_compiler and not compiles:
             left_out.append(f"{probe.name}: there is no C compiler")
             continue
-        first = 2 * machine.overheads.compile_seconds if needs_compiler else 1.0
-        if left < longest + first:
+        if left < longest[needs_compiler] + 1.0:
             left_out.append(f"{probe.name}: no time was left")
             continue
         began = time.monotonic()
         try:
-            found = run_probe(probe, machine, ENOUGH_SECONDS, warm_steps=4 if needs_compiler else 2)
+            with _nothing_compiled() if needs_compiler else nullcontext():
+                found = run_probe(probe, machine, ENOUGH_SECONDS, warm_steps=4 if needs_compiler else 2)
         except (MemoryError, RuntimeError) as error:  # too small a machine for this one; torch's lack of memory is both
             left_out.append(f"{probe.name}: {str(error).splitlines()[0][:120]}")
             continue
-        longest = max(longest, time.monotonic() - began)
+        longest[needs_compiler] = max(longest[needs_compiler], time.monotonic() - began)
         observation = Observation(training_work(probe.job(machine)), found.seconds)
         observations.append(observation)
         timed.append((probe.name, observation, found.first_step_seconds))
+        if needs_compiler:
+            compile_seconds.append(found.first_step_seconds - found.seconds)
         tell(f"{probe.name}: {1000 * found.seconds:,.1f} ms a step")
     if not observations:
         raise InputError(f"{machine.name}: no probe could be timed: {'; '.join(left_out)}")
+    if compile_seconds:
+        overheads = replace(overheads, compile_seconds=statistics.median(compile_seconds))
     return _fitted(machine, overheads, observations, timed, tuple(left_out))
 
 
@@ -128,6 +141,13 @@ def render_calibration(found: Calibration, path: Path) -> str:
     return "\n".join(lines)
 
 
+def calibrated_efficiency(machine: Machine, observations: Sequence[Observation]) -> Efficiency:
+    """The machine's rates as its probes have them."""
+    if machine.vendor_kind == "cuda" and not machine.efficiency.guessed:
+        return fit_efficiency(machine, observations, CARD_WIDTH, HOST_WIDTH)
+    return fit_efficiency(machine, observations, PRIOR_WIDTH)
+
+
 def _fitted(
     machine: Machine,
     overheads: Overheads,
@@ -135,7 +155,7 @@ def _fitted(
     timed: list[tuple[str, Observation, float]],
     left_out: tuple[str, ...],
 ) -> Calibration:
-    efficiency = fit_efficiency(machine, observations, PRIOR_WIDTH)
+    efficiency = calibrated_efficiency(machine, observations)
     met = [work_seconds(one.work, machine, efficiency) / one.seconds - 1 for one in observations]
     error = max(LEAST_ERROR, 2 * (sum(miss**2 for miss in met) / len(met)) ** 0.5)
     source = f"tenfold calibrate on this computer, {datetime.now(UTC).date()}, {len(met)} probes"
@@ -147,8 +167,17 @@ def _fitted(
     return Calibration(machine.device, efficiency, overheads, probes, left_out)
 
 
-def _disk_rates() -> dict[str, float]:
-    """How fast files are forced to disk, and read and hashed."""
+@contextmanager
+def _nothing_compiled() -> Generator[None]:
+    """What a probe compiles is compiled anew, as a model's first run has it, and forgotten."""
+    fresh_cache = import_module("torch._inductor.utils").fresh_cache
+    import_module("torch._dynamo").reset()
+    with fresh_cache():
+        yield
+
+
+def _disk_rates(machine: Machine) -> dict[str, float]:
+    """How fast files are forced to disk; on a CPU also read and hashed, which beside a GPU is done meanwhile."""
     content = os.urandom(DISK_BYTES)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "content"
@@ -162,7 +191,7 @@ def _disk_rates() -> dict[str, float]:
         sha256(path.read_bytes()).hexdigest()
         hashed = time.perf_counter() - began
     # A saved state is written and hashed; weights are hashed, and read once more to be put in their place.
-    return {
-        "saved_bytes_per_second": DISK_BYTES / (written + hashed),
-        "load_bytes_per_second": DISK_BYTES / (2 * hashed),
-    }
+    rates = {"saved_bytes_per_second": DISK_BYTES / (written + hashed)}
+    if machine.vendor_kind == "cpu":
+        rates["load_bytes_per_second"] = DISK_BYTES / (2 * hashed)
+    return rates

@@ -37,17 +37,30 @@ class Observation:
 
 
 def fit_efficiency(
-    machine: Machine, observations: Sequence[Observation], prior_width: float = PRIOR_WIDTH
+    machine: Machine,
+    observations: Sequence[Observation],
+    prior_width: float = PRIOR_WIDTH,
+    host_width: float | None = None,
 ) -> Efficiency:
-    """The machine's efficiency as the observations have it, starting from what is known. `error` and source stay."""
+    """The machine's efficiency as the observations have it, starting from what is known. `error` and source stay.
+
+    `host_width`: in place of `prior_width` for what a host takes, where the card is known and its host is not.
+    """
     known = machine.efficiency
+    widths = dict.fromkeys(RATES, prior_width)
+    if host_width is not None:
+        widths |= dict.fromkeys(HOST_RATES, host_width)
 
     def errors(rates: Mapping[str, float]) -> list[float]:
         changed = replace(known, **rates)
         return [(work_seconds(one.work, machine, changed) / one.seconds - 1) * one.weight**0.5 for one in observations]
 
     start = {name: getattr(known, name) for name in RATES if getattr(known, name) > 0}
-    return replace(known, **fit_rates(start, errors, prior_width))
+    return replace(known, **fit_rates(start, errors, widths))
+
+
+HOST_RATES = ("launch_seconds", "micro_batch_seconds", "step_seconds", "token_seconds")
+"""What a GPU waits for: its host's, not its own."""
 
 
 LEARNED_WIDTH = 0.35
@@ -81,9 +94,9 @@ LEAST_ERROR = 0.10
 def fit_rates(
     known: Mapping[str, float],
     errors: Callable[[Mapping[str, float]], Sequence[float]],
-    prior_width: float = PRIOR_WIDTH,
+    widths: Mapping[str, float],
 ) -> dict[str, float]:
-    """Positive rates near the known ones that make the relative errors least."""
+    """Positive rates near the known ones, by the widths of their priors, that make the relative errors least."""
     names = list(known)
     centre = [log(known[name]) for name in names]
     place = list(centre)
@@ -94,14 +107,14 @@ def fit_rates(
     for _ in range(ITERATIONS):
         found = errors(rates(place))
         slopes = [_slope(errors, rates, place, number, found) for number in range(len(names))]
-        tight = 1 / prior_width**2
+        tight = [1 / widths[name] ** 2 for name in names]
         matrix = [
             [sum(a * b for a, b in zip(one, other, strict=True)) / NOISE**2 for other in slopes] for one in slopes
         ]
         right = [-sum(a * e for a, e in zip(one, found, strict=True)) / NOISE**2 for one in slopes]
         for number in range(len(names)):
-            matrix[number][number] += tight
-            right[number] -= tight * (place[number] - centre[number])
+            matrix[number][number] += tight[number]
+            right[number] -= tight[number] * (place[number] - centre[number])
         step = _solve(matrix, right)
         place = [value + max(-LARGEST_STEP, min(LARGEST_STEP, move)) for value, move in zip(place, step, strict=True)]
         if max(map(abs, step), default=0.0) < 1e-4:

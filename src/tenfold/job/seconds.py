@@ -18,6 +18,10 @@ HOST_LINKS = ((9.0, 50e9), (8.0, 25e9), (0.0, 12.5e9))
 """Bytes per second by least compute capability: 0.8 of PCI Express 5, 4 and 3 with 16 lanes (63, 31.5 and 15.8 GB/s by
 PCI-SIG's base specifications; the generation by NVIDIA's data sheets). The 0.8 is a guess, not measured."""
 
+EVALUATION_COMPILED = 0.23
+"""Of a compilation, that of the forward pass alone, which an evaluation is the first to need: 4.9 s where both passes
+had taken 21 (bench/results/mixed_lengths_h200_2026-11-28.json)."""
+
 PROCESS_PARTS = (
     "import", "tokenise", "warm_start", "load", "check", "compile", "train", "evaluate", "checkpoint", "save"
 )  # fmt: skip
@@ -83,7 +87,7 @@ def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work, che
         "check": work_seconds(checking, machine),
         "compile": known.compile_seconds * compiled_graphs(job),
         "train": train_seconds + stalled_seconds(job, machine, train_seconds),
-        "evaluate": work_seconds(evaluation, machine),
+        "evaluate": work_seconds(evaluation, machine) + _compiled_for_evaluation(job, machine),
         "checkpoint": one_save_seconds(job) * (1 + (job.steps - 1) // (job.save_every_steps or job.steps)),
         "save": (job.evaluations + 1) * (known.save_seconds + exported / known.saved_bytes_per_second),
         "idle": machine.terms.idle_seconds,
@@ -151,6 +155,11 @@ def compiled_graphs(job: Job) -> int:
     if not job.compiled:
         return 0
     return 1 + (0 < job.recomputed_layers < job.shape.layers)
+
+
+def _compiled_for_evaluation(job: Job, machine: Machine) -> float:
+    evaluates = job.workload.evaluation_tokens > 0
+    return EVALUATION_COMPILED * machine.overheads.compile_seconds if job.compiled and evaluates else 0.0
 
 
 def process_seconds(parts: Mapping[str, float]) -> float:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch._dynamo.config as tracing
 import torch._functorch.config as partitioning
-from torch._dynamo import mark_static_address
+import torch.fx.experimental._config as symbols
+from torch._dynamo import mark_static, mark_static_address
 from torch._inductor.async_compile import maybe_warm_pool
 from torch._inductor.compile_fx import compile_fx
+from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tenfold.errors import InputError, NoEffect
-from tenfold.rig.chunked_loss import ChunkedLoss, loss_in_one_pass
+from tenfold.rig.backward import Loss
+from tenfold.rig.batch import Batch
+from tenfold.rig.chunked_loss import ChunkedLoss, ChunkLoss, loss_in_one_pass
 from tenfold.rig.graphs import GraphedBackward
 from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.merging import merge_products
 from tenfold.rig.packing import PackedLayout
+from tenfold.rig.ragged import Ragged
 from tenfold.rig.rig import Rig
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
@@ -31,7 +38,8 @@ are right (tests/rig/test_compiling.py). On GPUs, where plans compile, attention
 def compile_rig(rig: Rig) -> Rig:
     """The rig with merged products and compiled layers; on a GPU also with steady shapes and recorded passes.
 
-    One compilation serves all layers of a kind: their weights are its inputs. Raises NoEffect without layers.
+    One compilation serves all layers of a kind, whose weights are its inputs, and micro-batches of all sizes. Raises
+    NoEffect without layers.
     """
     blocks = [module for module in rig.model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not blocks:
@@ -51,12 +59,48 @@ def compile_rig(rig: Rig) -> Rig:
     facts = [f"fuse: {len(blocks)} layers compiled, {sum(groups)} adapted products merged into {len(groups)}"]
     loss = rig.loss
     if isinstance(loss, ChunkedLoss):
-        loss = replace(loss, chunk_loss_and_gradient=torch.compile(loss_in_one_pass))
-    rig = replace(rig, loss=loss)
+        loss = replace(loss, chunk_loss_and_gradient=_compiled_loss())
+    rig = replace(rig, loss=ForAllSizes(loss))
     if rig.device.type == "cuda" and isinstance(rig.layout, PackedLayout):
         rig = replace(rig, layout=replace(rig.layout, steady=True), backpropagate=GraphedBackward())
         facts.append("fuse: micro-batches of one shape recorded as CUDA graphs")
     return replace(rig, compiled=True, facts=(*rig.facts, *facts))
+
+
+@dataclass(frozen=True)
+class ForAllSizes:
+    """A loss. What is compiled while micro-batches of mixed lengths pass has numbers of tokens and rows as symbols.
+
+    By default torch compiles for the numbers that it meets, again with some of them as symbols, and after eight times
+    (`recompile_limit`) not at all: a minute of compiling, and then layers as written. Where all rows have one length,
+    sizes are few: compiled as numbers they take two thirds of the time.
+    """
+
+    loss: Loss
+
+    def __call__(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
+        """As the loss."""
+        with ExitStack() as configured:
+            if not _of_one_length(batch):
+                # Floats stay numbers; and two sizes that are equal once need not be the next time.
+                configured.enter_context(tracing.patch(assume_static_by_default=False, specialize_float=True))
+                configured.enter_context(symbols.patch(use_duck_shape=False))  # pyright: ignore[reportAttributeAccessIssue]
+            return self.loss(model, batch)
+
+
+def _of_one_length(batch: Batch) -> bool:
+    rows = batch.segments
+    return rows.uniform if isinstance(rows, Ragged) else rows is None and batch.attention_mask is None
+
+
+def _compiled_loss() -> ChunkLoss:
+    compiled = torch.compile(loss_in_one_pass)
+
+    def chunk_loss(logits: torch.Tensor, targets: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mark_static(logits, 1)  # the vocabulary
+        return compiled(logits, targets)
+
+    return chunk_loss
 
 
 def frozen_parts(model: torch.nn.Module) -> list[torch.Tensor]:

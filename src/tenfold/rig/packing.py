@@ -64,7 +64,7 @@ class PackedLayout:
             input_ids=torch.tensor([[token for row in rows for token in row.input_ids] + [self.pad_id] * sum(filling)]),
             attention_mask=None,
             position_ids=torch.tensor([[place for length in (*lengths, *filling) for place in range(length)]]),
-            segments=ragged_rows([*lengths, *filling]) if self.steady else segment_rows(lengths, self.multiple),
+            segments=ragged_rows(lengths, filling) if self.steady else segment_rows(lengths, self.multiple),
             targets=targets[None],
             loss_index=loss_places(targets, multiple, idle=lengths[0] - 1),  # a row's last token never bears loss
             rows=len(rows),

@@ -26,7 +26,7 @@ class Ragged:
     longest: int
     """No row is longer; a power of two, or the length of all rows."""
     uniform: bool
-    """All D rows have the length `longest`."""
+    """All D rows have the length `longest`, and none of them is filler."""
 
     def to(self, device: torch.device, non_blocking: bool = False) -> Ragged:
         """The same on `device`."""
@@ -41,11 +41,13 @@ TOKENS_A_PLACE = 128
 """There are places for at least so many rows as would be on average this long, for the same reason."""
 
 
-def ragged_rows(lengths: Sequence[int]) -> Ragged:
-    """Rows of these lengths end to end, counted in powers of two: places beyond the last row hold rows of no length."""
+def ragged_rows(rows: Sequence[int], filling: Sequence[int] = ()) -> Ragged:
+    """Rows of these lengths end to end, then those of filler, counted in powers of two: places beyond the last row hold
+    rows of no length."""
+    lengths = [*rows, *filling]
     ends = torch.tensor(lengths).cumsum(0)
     total = int(ends[-1])
-    if len(set(lengths)) == 1:
+    if not filling and len(set(lengths)) == 1:
         starts = torch.arange(0, total + 1, lengths[0])
         return Ragged(starts.int(), lengths[0], uniform=True)
     places = power_of_two(max(len(lengths), total // TOKENS_A_PLACE))
