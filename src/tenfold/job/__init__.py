@@ -1,6 +1,6 @@
 """The run on paper: shape x workload x machine, with the dense formulas that the cuts change."""
 
-from tenfold.job.activations import block_bytes, kept_bytes
+from tenfold.job.activations import footprint, kept_bytes
 from tenfold.job.bill import Bill, bill
 from tenfold.job.checking import checking_work
 from tenfold.job.flops import flops_by_part
@@ -16,11 +16,11 @@ __all__ = [
     "Moment",
     "Work",
     "bill",
-    "block_bytes",
     "bytes_by_kind",
     "checking_work",
     "evaluation_work",
     "flops_by_part",
+    "footprint",
     "kept_bytes",
     "moments",
     "peak_by_blocks",

@@ -6,9 +6,7 @@ against torch.autograd.graph.saved_tensors_hooks on every family in tests/test_j
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from tenfold.job.job import Blocks, Job
+from tenfold.job.job import Blocks, Footprint, Job
 from tenfold.workload import MicroBatch
 
 WRITTEN_OUT_GELU = {"gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh_python"}
@@ -23,40 +21,15 @@ LAST_LAYERS = {"o", "gate", "up", "gate_up", "down"}
 FLOAT32_BYTES = 4
 
 
-@dataclass(frozen=True)
-class Footprint:
-    """What one micro-batch keeps, by what becomes of each block."""
-
-    block: float
-    """A block keeps all."""
-    input: float
-    """A recomputed block keeps its input."""
-    first_saving: float
-    """The first block keeps less, if it keeps all."""
-    last_saving: float
-    """The last block keeps less, if it keeps all."""
-    last_extra: float
-    """The last block keeps more, if it is recomputed."""
-    end: float
-    """Embeddings, final norm and head."""
-
-    def on_device(self, blocks: Blocks) -> float:
-        """When the backward pass begins."""
-        kept = blocks.kept * self.block + blocks.recomputed * self.input + self.end
-        last = self.last_extra if blocks.last_is_recomputed else -self.last_saving
-        return kept + last - (self.first_saving if blocks.all_are_kept else 0.0)
-
-    def on_host(self, blocks: Blocks) -> float:
-        """What waits in host memory."""
-        return blocks.offloaded * self.block + blocks.offloaded_inputs * self.input
-
-    def coming(self, blocks: Blocks) -> float:
-        """Of the offloaded block that is on its way back, one at any time."""
-        return self.block if blocks.offloaded else self.input if blocks.offloaded_inputs else 0.0
-
-
 def footprint(job: Job, micro: MicroBatch) -> Footprint:
-    """Of this micro-batch, logits left out."""
+    """Of this micro-batch, logits left out; counted once."""
+    found = job.footprints.get(micro)
+    if found is None:
+        found = job.footprints[micro] = _counted(job, micro)
+    return found
+
+
+def _counted(job: Job, micro: MicroBatch) -> Footprint:
     saving, extra = last_block_saving(job, micro)
     return Footprint(
         block=block_bytes(job, micro),

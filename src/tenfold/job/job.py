@@ -20,10 +20,6 @@ STEPS_OF_LENGTH = 8
 """Packed micro-batches are so many eighths of their budget long where shapes repeat: rig/packing, rig/filler."""
 
 
-COUNTED_OF_ROWS = ("steps", "rows_trained", "epoch", "largest")
-"""Properties that depend on rows and their layout alone, and take long to count."""
-
-
 @dataclass(frozen=True)
 class Blocks:
     """What becomes of activations, as numbers of blocks; rig/checkpointing says which."""
@@ -52,6 +48,38 @@ class Blocks:
     def last_is_recomputed(self) -> bool:
         """Also the last block: it is the last to be recomputed, and is not offloaded."""
         return not self.kept and bool(self.recomputed)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What one micro-batch keeps, by what becomes of each block."""
+
+    block: float
+    """A block keeps all."""
+    input: float
+    """A recomputed block keeps its input."""
+    first_saving: float
+    """The first block keeps less, if it keeps all."""
+    last_saving: float
+    """The last block keeps less, if it keeps all."""
+    last_extra: float
+    """The last block keeps more, if it is recomputed."""
+    end: float
+    """Embeddings, final norm and head."""
+
+    def on_device(self, blocks: Blocks) -> float:
+        """When the backward pass begins."""
+        kept = blocks.kept * self.block + blocks.recomputed * self.input + self.end
+        last = self.last_extra if blocks.last_is_recomputed else -self.last_saving
+        return kept + last - (self.first_saving if blocks.all_are_kept else 0.0)
+
+    def on_host(self, blocks: Blocks) -> float:
+        """What waits in host memory."""
+        return blocks.offloaded * self.block + blocks.offloaded_inputs * self.input
+
+    def coming(self, blocks: Blocks) -> float:
+        """Of the offloaded block that is on its way back, one at any time."""
+        return self.block if blocks.offloaded else self.input if blocks.offloaded_inputs else 0.0
 
 
 @dataclass(frozen=True)
@@ -313,16 +341,25 @@ class Job:
 
     def keeping(self, recomputed: int, offloaded: int) -> Job:
         """The same with so many blocks recomputed and so many offloaded."""
-        return self._with_counts(replace(self, recomputed_layers=recomputed, offloaded_layers=offloaded))
+        return self._with(recomputed_layers=recomputed, offloaded_layers=offloaded)
 
     def on(self, machine: Machine) -> Job:
         """The same on another machine of its kind."""
-        return self._with_counts(replace(self, machine=machine))
+        return self._with(machine=machine)
 
-    def _with_counts(self, other: Job) -> Job:
-        """What was counted of the rows of this one holds for the other."""
-        other.__dict__.update({name: self.__dict__[name] for name in COUNTED_OF_ROWS if name in self.__dict__})
+    def _with(self, **changes: object) -> Job:
+        """As `replace`; what was counted of this one holds for the other: it depends on rows, layout and the machine's
+        kind alone."""
+        self.footprints  # noqa: B018  # made before it is shared
+        other = object.__new__(Job)
+        other.__dict__.update(self.__dict__, **changes)
         return other
+
+    @cached_property
+    def footprints(self) -> dict[MicroBatch, Footprint]:
+        """Of micro-batches, once they are counted (job/activations): the same however many blocks are recomputed or
+        offloaded, and on every machine of the kind."""
+        return {}
 
     @property
     def blocks(self) -> Blocks:

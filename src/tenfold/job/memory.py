@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from tenfold.job.activations import FLOAT32_BYTES, Footprint, footprint
-from tenfold.job.job import Blocks, Job
+from tenfold.job.activations import FLOAT32_BYTES, footprint
+from tenfold.job.job import Blocks, Footprint, Job
 from tenfold.job.transients import (
     backward_bytes,
     loss_bytes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from tenfold.job.activations import block_bytes, footprint
+from tenfold.job.activations import footprint
 from tenfold.job.checking import checking_work
 from tenfold.job.job import Job
 from tenfold.job.memory import MOMENT_BYTES
@@ -132,7 +132,7 @@ def host_link(machine: Machine) -> float:
 def blocks_copied_beside(job: Job, machine: Machine, train_seconds: float) -> tuple[int, int]:
     """How many blocks can be copied to the host while the forward passes compute, and back during the backward ones."""
     forward, backward = _pass_seconds(job, train_seconds)
-    every = job.epochs_trained * block_bytes(job, every_micro_batch(job)) / host_link(machine)
+    every = job.epochs_trained * footprint(job, every_micro_batch(job)).block / host_link(machine)
     return int(forward / every), int(backward / every)
 
 

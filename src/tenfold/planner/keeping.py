@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from tenfold.cuts import Checkpoint
-from tenfold.job import Job, block_bytes
+from tenfold.job import Job, footprint
 
 HOST_SHARE = 0.5
 """How much of a GPU's memory may stand in its host's. Computers that are rented with one GPU have at least as much
@@ -69,4 +69,4 @@ def most_offloaded(job: Job) -> int:
     """On a CPU, host memory is all the memory there is."""
     if job.machine.vendor_kind == "cpu":
         return 0
-    return min(job.shape.layers - 1, int(HOST_SHARE * job.machine.memory_bytes / block_bytes(job, job.largest)))
+    return min(job.shape.layers - 1, int(HOST_SHARE * job.machine.memory_bytes / footprint(job, job.largest).block))
