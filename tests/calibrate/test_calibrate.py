@@ -12,12 +12,13 @@ import pytest
 pytest.importorskip("torch")
 
 from tenfold.calibrate import calibrate as module
-from tenfold.calibrate.calibrate import calibrate, render_calibration
+from tenfold.calibrate.calibrate import calibrate, calibrated_efficiency, render_calibration
 from tenfold.calibrate.probe import Probe, Timed, build_probe, run_probe
 from tenfold.calibrate.probes import decoder, encoder, probes_of
 from tenfold.cuts import Fuse, LoRA, Pack, Quantize
 from tenfold.errors import InputError
-from tenfold.job import training_work, work_seconds
+from tenfold.job import Work, training_work, work_seconds
+from tenfold.job.fit import Observation
 from tenfold.machine import Machine, calibration_file, gpu_named, local_machine
 
 LORA = LoRA(rank=4, alpha=8.0)
@@ -153,3 +154,24 @@ def test_a_gpus_file_serves_the_catalogue(tmp_path: Path, monkeypatch: pytest.Mo
     row = {**vars(known.efficiency), "products": 0.5, "guessed": False, "source": "here"}
     path.write_text(json.dumps({**row, "overheads": vars(known.overheads)}))
     assert gpu_named("L4").efficiency == replace(known.efficiency, products=0.5, guessed=False, source="here")
+
+
+@pytest.mark.parametrize(
+    ("device", "what", "rate", "moves"),
+    [
+        ("H200 SXM", Work(launches=1e4), "launch_seconds", True),
+        ("H200 SXM", Work(products=1e15), "products", False),
+        ("A100 80GB", Work(launches=1e4), "launch_seconds", True),
+        ("A100 80GB", Work(products=1e15), "products", True),
+    ],
+)
+def test_of_a_card_that_was_measured_elsewhere_only_the_host_is_unknown(
+    device: str, what: Work, rate: str, moves: bool
+) -> None:
+    """A probe that took a fifth longer than the shipped rates say. The controls: a kind of card without a row."""
+    known = gpu_named(device)
+    assert known.efficiency.guessed == (device == "A100 80GB")
+    seen = [Observation(what, 1.2 * work_seconds(what, known))]
+    found = calibrated_efficiency(known, seen)
+    moved = abs(getattr(found, rate) / getattr(known.efficiency, rate) - 1)
+    assert (moved > 0.1) == moves
