@@ -96,7 +96,6 @@ def _row(configuration: OnGpu, machine: Any) -> dict[str, Any]:
     from tenfold.calibrate.probe import run_probe
 
     probe = configuration.probe
-    compiles = any(getattr(cut, "compile", False) for cut in probe.cuts)
     row: dict[str, Any] = {
         **definition(probe),
         "name": configuration.name,
@@ -105,7 +104,7 @@ def _row(configuration: OnGpu, machine: Any) -> dict[str, Any]:
         "held_gradient": False,
     }
     try:
-        timed = run_probe(probe, machine, ENOUGH_SECONDS, warm_steps=4 if compiles else 2)
+        timed = run_probe(probe, machine, ENOUGH_SECONDS)
     except BaseException as error:
         return row | {"error": f"{type(error).__name__}: {error}"[:600]}
     return row | {"measured": asdict(timed)}

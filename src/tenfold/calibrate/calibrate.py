@@ -112,7 +112,7 @@ def calibrate(
         began = time.monotonic()
         try:
             with _nothing_compiled() if needs_compiler else nullcontext():
-                found = run_probe(probe, machine, ENOUGH_SECONDS, warm_steps=4 if needs_compiler else 2)
+                found = run_probe(probe, machine, ENOUGH_SECONDS)
         except (MemoryError, RuntimeError) as error:  # too small a machine for this one; torch's lack of memory is both
             left_out.append(f"{probe.name}: {str(error).splitlines()[0][:120]}")
             continue

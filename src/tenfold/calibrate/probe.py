@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from tenfold.run.loop import StepReport
 
 LABELS = 8
-WARM_STEPS = 2
+WARM_STEPS = {"cpu": 2, "cuda": 4}
 """Steps before the first that counts: buffers grow, kernels are chosen, layers compiled; a shape is recorded on its
-third micro-batch."""
+third micro-batch. On a GPU eager steps of mixed lengths were up to ten times as long until the fourth
+(bench/results/plan_accuracy_h200_2026-11-28.json)."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class Timed:
         return statistics.median(self.step_seconds)
 
 
-def run_probe(probe: Probe, machine: Machine, enough_seconds: float, warm_steps: int = WARM_STEPS) -> Timed:
+def run_probe(probe: Probe, machine: Machine, enough_seconds: float) -> Timed:
     """Build the model with random weights, cut it, and time its steps until there are three in `enough_seconds`."""
     import torch
 
@@ -109,6 +110,7 @@ def run_probe(probe: Probe, machine: Machine, enough_seconds: float, warm_steps:
     build_seconds = time.perf_counter() - started
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
+    warm_steps = WARM_STEPS[machine.vendor_kind]
     seconds = _time_steps(probe, rig, enough_seconds, warm_steps)
     peak = reserved = None
     if on_gpu:
