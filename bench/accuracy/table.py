@@ -31,9 +31,9 @@ same computer, starting from the guess for any CPU: none of these rows was seen.
 was measured: until 2026-11-27 the loss held the gradient of a chunk while it made the next (`held_gradient_bytes` of
 bench/accuracy/predict.py), and plans count it no more. On CPUs the rows before 2026-11-28 had micro-batches of
 more sizes, which took up to 400 MB more. Hosts are shared: since 2026-11-28 a product and a copy are timed before and
-after each run, and a run on a computer more than 8 % off from its calibration shows its memory alone. Those that
-nothing was fitted to were calibrated 50 minutes after they ran: the calibration before them fell into a minute in which
-copies were twice as fast as in all of them (both stand in the file).
+after each run, and a run on a computer more than 8 % off from its calibration shows its memory alone. The second table
+of those that nothing was fitted to was calibrated 50 minutes after its runs: the calibration before them fell into a
+minute in which copies were twice as fast as in all of them (both stand in the file).
 """
 
 
