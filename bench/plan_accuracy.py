@@ -24,7 +24,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "accuracy"))
 
-from collect import Collection  # noqa: E402
+from collect import Collection, leg_row  # noqa: E402
 from configurations import CPU, HELD_OUT  # noqa: E402
 from evidence import write_evidence  # noqa: E402
 from recalibrate import calibrations_here  # noqa: E402
@@ -56,24 +56,14 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
         if time.perf_counter() - started + longest > 60 * arguments.minutes:
             break
         leg_started = time.perf_counter()
-        out = Path(arguments.work) / "row.json"
-        command = [sys.executable, str(HERE / "accuracy" / "cpu_leg.py"), name, str(arguments.work), str(out)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=LEG_SECONDS, check=False)
-        except subprocess.TimeoutExpired:
-            collection.add({"name": name, "error": f"took longer than {LEG_SECONDS:.0f} s"})
-            continue
+        row = leg_row(name, arguments.work, LEG_SECONDS)
         seconds, after = time.perf_counter() - leg_started, reference()
         longest = max(longest, seconds)
-        if done.returncode != 0:
-            row = {"name": name, "error": done.stderr.strip().splitlines()[-1]}
-        else:
-            row = json.loads(out.read_text())
-            if row["others_busy_cores"] > MOST_DISTURBED:
-                row = {"name": name, "error": f"disturbed: others kept {row['others_busy_cores']:.2f} cores busy"}
-            else:
-                row["reference"] = {"before": before, "after": after}
-                row["drift"] = max(drift(calibrated, now) for now in (before, after))
+        if "error" not in row and row["others_busy_cores"] > MOST_DISTURBED:
+            row = {"name": name, "error": f"disturbed: others kept {row['others_busy_cores']:.2f} cores busy"}
+        if "error" not in row:
+            row["reference"] = {"before": before, "after": after}
+            row["drift"] = max(drift(calibrated, now) for now in (before, after))
         before = after
         collection.add(row)
         print(f"{name}: {seconds:.0f} s, drift {row.get('drift', 0):.0%} {row.get('error', '')[-200:]}", flush=True)

@@ -31,6 +31,7 @@ from tenfold.run.evaluate import evaluate
 from tenfold.run.loop import train_steps
 from tenfold.run.optimizer import make_optimizer
 from tenfold.run.schedule import make_schedule
+from tenfold.run.train import learning_rate
 from tenfold.shape import read_shape
 
 PLAIN = "lora"
@@ -39,8 +40,6 @@ LEGS: dict[str, Quantize | None] = {
     "lora, fp8, fp8 products": Quantize("fp8"),
     "lora, nf4, fp8 products": Quantize("nf4"),
 }
-RATE = 2e-4
-"""The product's for adapters."""
 
 
 def rig_of(storage: Quantize | None, task: Task, seed: int) -> Rig:
@@ -75,7 +74,7 @@ def leg(data: str, name: str, seed: int, steps: int) -> dict[str, Any]:
     train_steps(
         rig,
         dataset.train,
-        make_schedule(wishes.train, len(dataset.train), RATE),
+        make_schedule(wishes.train, len(dataset.train), learning_rate(wishes, lora=True)),
         make_optimizer(rig, wishes.train),
         first_step=0,
         max_gradient_norm=1.0,

@@ -1,8 +1,9 @@
-"""Rows of one benchmark in one file, added as they finish: what was measured is never measured twice."""
+"""Rows of one benchmark in one file, added as they finish: what was measured is never measured twice; and legs run."""
 
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,19 @@ from typing import Any
 sys.path.append(str(Path(__file__).resolve().parents[1]))
 
 from measure import machine
+
+
+def leg_row(name: str, work: Path, seconds: float) -> dict[str, Any]:
+    """The row of one of configurations.py, measured by leg.py; or why there is none, after so many seconds at most."""
+    out = work / "row.json"
+    command = [sys.executable, str(Path(__file__).with_name("leg.py")), name, str(work), str(out)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return {"name": name, "error": f"took longer than {seconds:.0f} s"}
+    if done.returncode != 0:
+        return {"name": name, "error": done.stderr.strip().splitlines()[-1]}
+    return json.loads(out.read_text())
 
 
 class Collection:

@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime
 import gc
-import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +26,7 @@ STARTED = time.perf_counter()
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE)]
 
-from collect import Collection  # noqa: E402
+from collect import Collection, leg_row  # noqa: E402
 from configurations import GPU_RUNS  # noqa: E402
 from gpu_configurations import GPU, OnGpu  # noqa: E402
 from recalibrate import calibrations_here, definition  # noqa: E402
@@ -37,32 +35,24 @@ ENOUGH_SECONDS = 1.5
 LONGEST_SECONDS = 40.0
 """That one configuration is expected to take at most; none is begun with less left."""
 
-
 RUN_SECONDS = 150.0
 """No whole run takes longer."""
 
 
 def run_whole(collection: Collection, runs_seconds: float) -> None:
     """The product's own plan and train of what GPU_RUNS has no row of yet, each in processes of its own."""
-    started, work = time.perf_counter(), tempfile.mkdtemp(prefix="accuracy-models-")
-    longest = 0.0
-    for name in collection.missing([one.name for one in GPU_RUNS]):
-        began = time.perf_counter()
-        if began - started + longest > runs_seconds:
-            print(f"no time left for {name}", flush=True)
-            break
-        out = Path(work) / "row.json"
-        command = [sys.executable, str(HERE / "cpu_leg.py"), name, work, str(out)]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=RUN_SECONDS, check=False)
-            fault = "" if done.returncode == 0 else done.stderr.strip()[-600:]
-        except subprocess.TimeoutExpired:
-            fault = f"took longer than {RUN_SECONDS:.0f} s"
-        row = {"name": name, "error": fault} if fault else json.loads(out.read_text())
-        collection.add(row)
-        longest = max(longest, time.perf_counter() - began)
-        parts = row.get("measured", {}).get("seconds_by_part", row.get("error"))
-        print(f"{name}: {time.perf_counter() - began:.0f} s, {parts}", flush=True)
+    started, longest = time.perf_counter(), 0.0
+    with tempfile.TemporaryDirectory(prefix="accuracy-models-") as work:
+        for name in collection.missing([one.name for one in GPU_RUNS]):
+            began = time.perf_counter()
+            if began - started + longest > runs_seconds:
+                print(f"no time left for {name}", flush=True)
+                break
+            row = leg_row(name, Path(work), RUN_SECONDS)
+            collection.add(row)
+            longest = max(longest, time.perf_counter() - began)
+            parts = row.get("measured", {}).get("seconds_by_part", row.get("error"))
+            print(f"{name}: {time.perf_counter() - began:.0f} s, {parts}", flush=True)
 
 
 def measure(

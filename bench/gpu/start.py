@@ -4,7 +4,7 @@
 
 Each start is a process of its own. The model's files were just written, as they would have been just downloaded. Beside
 the seconds stand the peaks of memory while loading, what torch's caches of compiled code had, and whether libraries
-lie as bytecode, as pip installs them: an image without it compiles them in every process, 10 s. With --profile also
+lie as bytecode, as pip installs them: an image without it compiles them in every process. With --profile also
 the functions that took most, the profiler's own cost in them, and the modules whose import took most.
 Writes results/start_*.json.
 """

@@ -1,6 +1,6 @@
-"""One configuration on this computer's CPU, by the product's own plan and train, in a process of its own.
+"""One configuration on this computer, by the product's own plan and train, in a process of its own.
 
-    python bench/accuracy/cpu_leg.py NAME FOLDER OUT.json
+    python bench/accuracy/leg.py NAME FOLDER OUT.json
 
 FOLDER keeps random weights between legs. What the row holds is enough to predict it again without a run.
 """
