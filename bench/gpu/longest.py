@@ -1,10 +1,11 @@
 """The longest row that a system trains on at batch 1, found by trying; each try is a process of its own.
 
-    python bench/gpu/longest.py --shape llama-8b --systems unsloth ours-nf4-fp8-offload --first 32768
+    python bench/gpu/longest.py --shape llama-8b --systems unsloth-qlora ours-nf4-fp8-offload --memory-gib 24
 
-Two lengths that fit say what a token costs; the next try is what the memory would then hold, and a length that did not
-fit is answered by one nearer to those that did, until the two are within 6 % or the tries are used up. A length fits if
-three optimizer steps ran. Writes results/longest_*.json.
+With --memory-gib this process holds the rest of the card, so that each system finds a smaller one: on a whole H200 the
+longest row would take many minutes a step. Two lengths that fit say what a token costs; the next try is what the memory
+would then hold, and a length that did not fit is answered by one nearer to those that did, until the two are within 6 %
+or the tries are used up. A length fits if three optimizer steps ran. Writes results/longest_*.json.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def main() -> None:
     parser.add_argument("--tries", type=int, default=5, help="of each system, at most")
     parser.add_argument("--try-seconds", type=float, default=150.0)
     parser.add_argument("--total-seconds", type=float, default=560.0)
-    parser.add_argument("--memory-bytes", type=int, default=0, help="of the device; its own if left out")
+    parser.add_argument("--memory-gib", type=float, default=0.0, help="that a system finds free; all of it if left out")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--out", type=Path, default=HERE.parent / "results")
     arguments = parser.parse_args()
@@ -83,12 +84,12 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     if fault := call(["shapes.py", "--shape", arguments.shape, "--device", arguments.device], 300, work / "model.log"):
         raise SystemExit(f"the model could not be written: {fault}")
-    memory_bytes = arguments.memory_bytes or _device_bytes()
+    memory_bytes, _held = _limited(arguments.memory_gib)
     date = datetime.date.today().isoformat()
     path = arguments.out / f"longest_{arguments.shape}_{date}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     body: dict[str, Any] = {"benchmark": "longest", "date": date, "shape": arguments.shape, "rows": []}
-    body["device_bytes"] = memory_bytes
+    body |= {"free_bytes": memory_bytes, "memory_gib": arguments.memory_gib}
     for system in arguments.systems:
         tried: list[tuple[int, int | None]] = []
         while len(tried) < arguments.tries and (length := next_length(tried, memory_bytes, arguments.first)):
@@ -102,10 +103,15 @@ def main() -> None:
     print(path)
 
 
-def _device_bytes() -> int:
+def _limited(memory_gib: float) -> tuple[int, Any]:
+    """Bytes of the GPU that other processes find free, and what holds the rest while it lives."""
     import torch
 
-    return torch.cuda.get_device_properties(0).total_memory
+    free, _ = torch.cuda.mem_get_info()
+    if not memory_gib:
+        return free, None
+    held = torch.empty(free - int(memory_gib * 2**30), dtype=torch.uint8, device="cuda")
+    return torch.cuda.mem_get_info()[0], held
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.utils import counters
 
 from rigs import COMPILES, make_rig, make_rows, relative_error, step_gradient
 from tenfold.cuts import Checkpoint, Cut, Fuse, LoRA, Pack, Quantize, on_rig
 from tenfold.errors import InputError, NoEffect
 from tenfold.rig import offloading
-from tenfold.rig.checkpointing import places_of
+from tenfold.rig.checkpointing import PlacedForward, places_of
 from tenfold.rig.offloading import HostLink, OffloadedCall
 from tenfold.rig.rig import Rig
 from tiny import FAMILIES
@@ -108,6 +111,36 @@ def test_goes_with_other_cuts(name: str, cut: Checkpoint) -> None:
     assert relative_error(gradient, gradient_found) < (1e-4 if name == "compiled" else EXACT)
 
 
+@pytest.mark.skipif(not COMPILES, reason="this torch does not compile packed rows, or finds no compiler")
+@pytest.mark.parametrize("cut", [Checkpoint(2), Checkpoint(3), Checkpoint(3, 2)], ids=lambda cut: str(cut))
+def test_compiled_layers_stay_compiled(cut: Checkpoint) -> None:
+    """What is run again is the compiled layer: as many graphs, and in none of them a break."""
+    found = []
+    for cuts in ((), (cut,)):
+        torch._dynamo.reset()
+        counters.clear()
+        rig = on_rig(cuts, learning("llama", (LoRA(rank=4), Pack(tokens=300), Fuse(loss_rows=300, compile=True))))
+        step_gradient(rig, make_rows("sft"))
+        found.append((counters["stats"]["unique_graphs"], dict(counters["graph_break"])))
+    assert found[0][0] > 1
+    assert found[0][1] == {}
+    assert found[1] == found[0]
+
+
+def test_blocks_that_run_twice_keep_no_keys_and_values() -> None:
+    """In a loop of one's own that forgets `use_cache=False`, too: the second run would see those of the first."""
+    rig = learning("llama")
+    ids = make_rows("sft", count=1)[0].input_ids
+    inputs = torch.tensor([list(ids)])
+    rig.model.train()
+    gradients = []
+    for changed in (rig, Checkpoint(layers=3).apply(rig)):
+        changed.model.zero_grad()
+        changed.model(input_ids=inputs, use_cache=True).logits.float().logsumexp(-1).sum().backward()
+        gradients.append(torch.cat([w.grad.flatten() for _, w in changed.trainable if w.grad is not None]))
+    assert relative_error(*gradients) < EXACT
+
+
 @pytest.mark.parametrize("cut", [Checkpoint(0, 2), Checkpoint(3, 2)], ids=["away", "again and away"])
 def test_what_does_not_come_back_as_it_left_is_noticed(cut: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> None:
     """The control: one byte of what returns is another."""
@@ -168,7 +201,6 @@ def test_weights_and_what_all_blocks_share_are_not_copied(monkeypatch: pytest.Mo
 def test_the_device_lets_go_of_what_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
     rig = Checkpoint(offload=2).apply(learning("llama"))
     calls: list[OffloadedCall] = []
-    shared = rig.model.base_model.layers[0]._gradient_checkpointing_func._shared  # type: ignore[union-attr]
     begin = OffloadedCall.__init__
 
     def noted(self: OffloadedCall, *arguments: Any) -> None:
@@ -180,9 +212,34 @@ def test_the_device_lets_go_of_what_has_left(monkeypatch: pytest.MonkeyPatch) ->
     loss = rig.loss(rig.model, batch)
     assert [call.device_bytes for call in calls] == [0, 0]
     assert all(call.host_bytes > 0 for call in calls)
+    held: list[int] = []
+    fetch = OffloadedCall.fetch
+
+    def fetched(self: OffloadedCall) -> None:
+        fetch(self)
+        held.append(sum(call.device_bytes for call in calls))
+
+    monkeypatch.setattr(OffloadedCall, "fetch", fetched)
     loss.backward()
-    assert [call.host_bytes for call in calls] == [0, 0]
-    assert shared.last is None, "and what came back is gone with the graph"
+    assert max(held) <= sum(call.host_bytes for call in calls), "each is there once"
+    assert [call.device_bytes for call in calls] == [0, 0], "what came back belongs to who asked for it"
+    watched = [weakref.ref(call) for call in calls]
+    del loss
+    calls.clear()
+    gc.collect()
+    assert [call() for call in watched] == [None, None], "and what waited is gone with the graph"
+
+
+def test_who_asks_again_gets_it_again() -> None:
+    """A backward pass may read its saved tensors more than once."""
+    call = OffloadedCall(HostLink(torch.device("cpu")), [])
+    values = torch.arange(6.0)
+    waiting = [call.leave(values), call.leave(values[2:])]
+    call.settle()
+    for _ in range(2):
+        assert call.come_back(waiting[0]).equal(values)
+        assert call.come_back(waiting[1]).equal(values[2:])
+    assert call.device_bytes == 0
 
 
 def test_small_tensors_stay(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +269,9 @@ def test_which_blocks(cut: Checkpoint, again: set[int], away: set[int]) -> None:
 def test_another_setting_takes_the_place_of_the_first() -> None:
     rig = Checkpoint(1, 2).apply(learning("llama"))
     rig = Checkpoint(layers=1).apply(rig)
-    assert [block.gradient_checkpointing for block in rig.model.base_model.layers] == [True, False, False]  # type: ignore[union-attr]
+    functions = [block.forward for block in rig.model.base_model.layers]  # type: ignore[union-attr]
+    assert [isinstance(function, PlacedForward) for function in functions] == [True, True, True]
+    assert not any(isinstance(function.own, PlacedForward) for function in functions), "none stands before another"
     assert [fact for fact in rig.facts if fact.startswith("checkpoint")] == ["checkpoint: 1 of 3 blocks recomputed"]
     assert rig.checkpoint == Checkpoint(layers=1)
 

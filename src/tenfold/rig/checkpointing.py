@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, cast
+from typing import Any, Protocol
 
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -73,23 +73,51 @@ def places_of(cut: Checkpoint, blocks: int) -> list[Place]:
     return [Place(b in recomputed, b in offloaded, bool(count) and b == blocks - 1) for b in range(blocks)]
 
 
+class Around(Protocol):
+    """How a block is run in training: (function, *inputs) to its result."""
+
+    def __call__(self, function: partial[torch.Tensor], /, *inputs: Any) -> torch.Tensor:
+        """As `function(*inputs)`."""
+        ...
+
+
+class PlacedForward:
+    """A block's `forward`, run so that what autograd keeps of it goes where its place says.
+
+    It stands before the block's own as an attribute of the instance. The switch that transformers has for this is not
+    used: since version 5.18 or so it is inside of what torch.compile traces, which then leaves the block as written.
+    """
+
+    def __init__(self, block: torch.nn.Module, around: Around) -> None:
+        before = block.forward
+        self.own: Any = before.own if isinstance(before, PlacedForward) else before
+        self._block, self._around = block, around
+
+    def __call__(self, *inputs: Any, **keywords: Any) -> torch.Tensor:
+        """As the block's own. A block that may run twice gets no cache of keys and values, which would see both."""
+        if not self._block.training:
+            return self.own(*inputs, **keywords)
+        without = {name: None for name in ("past_key_values", "layer_past") if name in keywords}
+        return self._around(partial(self.own, **{**keywords, **without}), *inputs)
+
+
 def _apply(blocks: list[GradientCheckpointingLayer], cut: Checkpoint, device: torch.device) -> None:
-    """By the blocks' own switch. The model-wide one would also make the embeddings require gradients, which the
-    non-reentrant form does not need and which would carry the backward pass below the lowest layer that learns."""
     shared = Offloading(device) if cut.offload else None
     for number, (block, place) in enumerate(zip(blocks, places_of(cut, len(blocks)), strict=True)):
-        block.gradient_checkpointing = place.recomputed or place.offloaded or place.follows
-        how = partial(checkpoint, use_reentrant=False)
+        around: Around = partial(checkpoint, use_reentrant=False) if place.recomputed else _as_it_is
         if shared is not None and (place.offloaded or place.follows):
-            how = OffloadedBlock(
+            around = OffloadedBlock(
                 shared,
                 partial(_weights, block),
                 first=number == 0,
                 offloaded=place.offloaded,
                 recomputed=place.recomputed,
             )
-        # transformers declares no such attribute, and torch takes those that are not declared for tensors or modules
-        block._gradient_checkpointing_func = cast("Any", how)
+        block.forward = PlacedForward(block, around)
+
+
+def _as_it_is(function: partial[torch.Tensor], /, *inputs: Any) -> torch.Tensor:
+    return function(*inputs)
 
 
 def _weights(block: torch.nn.Module) -> Iterator[torch.Tensor]:

@@ -55,7 +55,7 @@ def compile_rig(rig: Rig) -> Rig:
         # weight that is made dense as cheaper to keep than what it was made of.
         mark_static_address(part)
     for block in blocks:
-        block.compile(backend=lean_inductor)
+        block.forward = torch.compile(block.forward, backend=lean_inductor)
     facts = [f"fuse: {len(blocks)} layers compiled, {sum(groups)} adapted products merged into {len(groups)}"]
     loss = rig.loss
     if isinstance(loss, ChunkedLoss):

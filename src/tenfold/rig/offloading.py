@@ -7,6 +7,7 @@ begins, in either direction, its copies are waited for. On a CPU the same code m
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -85,6 +86,8 @@ class OffloadedCall:
         self._staying = {tensor.untyped_storage().data_ptr() for tensor in staying}
         self._on_device: dict[int, torch.Tensor] = {}
         self._on_host: dict[int, torch.Tensor] = {}
+        self._wanted: Counter[int] = Counter()
+        """How often each storage is still to be asked for."""
         self._arrived: torch.cuda.Event | None = None
         self._fetched = False
 
@@ -108,6 +111,7 @@ class OffloadedCall:
             held = torch.empty(0, dtype=torch.uint8, device=tensor.device).set_(storage)
             self._on_device[key] = held
             self._on_host[key] = self._link.to_host(held)
+        self._wanted[key] += 1
         return Waiting(self, key, tensor.dtype, tensor.size(), tensor.stride(), int(tensor.storage_offset()))
 
     def settle(self) -> None:
@@ -121,18 +125,23 @@ class OffloadedCall:
             return
         self._fetched = True
         self._on_device = {key: self._link.to_device(held) for key, held in self._on_host.items()}
-        self._on_host.clear()
         self._arrived = self._link.mark()
 
     def come_back(self, waiting: torch.Tensor | Waiting) -> torch.Tensor:
-        """For saved_tensors_hooks: the tensor as it was."""
+        """For saved_tensors_hooks: the tensor as it was. A storage that all have asked for is theirs alone; who asks
+        again gets another copy."""
         if isinstance(waiting, torch.Tensor):
             return waiting
         self.fetch()
+        key = waiting.storage
+        if key not in self._on_device:
+            self._on_device[key] = self._link.to_device(self._on_host[key])
+            self._arrived = self._link.mark()
         self._link.wait_for(self._arrived)
-        storage = self._on_device[waiting.storage].untyped_storage()
+        self._wanted[key] -= 1
+        held = self._on_device[key] if self._wanted[key] > 0 else self._on_device.pop(key)
         empty = torch.empty(0, dtype=waiting.dtype, device=self._link.device)
-        return empty.set_(storage, waiting.offset, waiting.size, waiting.stride)
+        return empty.set_(held.untyped_storage(), waiting.offset, waiting.size, waiting.stride)
 
 
 class Offloading:
@@ -144,7 +153,7 @@ class Offloading:
 
 
 class OffloadedBlock:
-    """How one block is called, in place of transformers' checkpointing function: (function, *inputs) to its result.
+    """How one block is run: (function, *inputs) to its result.
 
     The block after the last offloaded one is called so too, though it keeps everything: it waits for the copies of the
     one below, and when its own backward pass begins, it lets them come back.
@@ -163,9 +172,8 @@ class OffloadedBlock:
         self._shared, self._weights = shared, weights
         self._first, self._offloaded, self._recomputed = first, offloaded, recomputed
 
-    @torch.compiler.disable(recursive=False)  # pyright: ignore[reportUntypedFunctionDecorator]  # torch gives it no type
-    def __call__(self, function: partial[torch.Tensor], *inputs: Any) -> torch.Tensor:
-        """As `function(*inputs)`. Compiled layers stay compiled; what is around them here is not."""
+    def __call__(self, function: partial[torch.Tensor], /, *inputs: Any) -> torch.Tensor:
+        """As `function(*inputs)`."""
         below = None if self._first else self._shared.last
         if below is not None:
             below.settle()
