@@ -172,6 +172,7 @@ LIMITS = [
     Bad("memory too small", both(big_model, wish({"machine": {"name": "T4"}, "cuts": {"lora": False}})), ("no plan fits: the smallest way needs", "the largest allowed machine, T4", "has 14.7"), code=3),
     Bad("fuse on labels", wish({**BERT, "cuts": {"fuse": True}}), ("cuts.fuse: changes nothing for task classify",)),
     Bad("too many blocks", wish({"cuts": {"checkpoint": {"layers": 9}}}), ("cuts.checkpoint.layers: found 9, but the model has 3 blocks",)),
+    Bad("tiles of an encoder", wish({**BERT, "cuts": {"checkpoint": {"mlp_tiles": 4}}}), ("cuts.checkpoint.mlp_tiles: feed-forward parts of encoders do not run in tiles; leave it out",)),
     Bad("unknown target", wish({"cuts": {"lora": {"targets": ["w_proj"]}}}), ("cuts.lora.targets: no linear layer of this model is called w_proj; did you mean", "? It has q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj; or write all-linear")),
     Bad("target of another family", wish({**BERT, "cuts": {"lora": {"targets": ["q_proj"]}}}), ("is called q_proj; did you mean query? It has query, key, value, dense; or write all-linear",)),
     Bad("nothing to pack", both(put("train.jsonl", "".join(ROW.replace("w1", f"w{n}") for n in range(20))), wish({"cuts": {"pack": True}})), ("cuts.pack: changes nothing",)),

@@ -49,6 +49,8 @@ CASES: dict[str, tuple[Cut, ...]] = {
     "plain, last block on loss rows": (Pack(tokens=256), Fuse(loss_rows=64)),
     "offloaded": (Pack(tokens=256), Fuse(loss_rows=64), Checkpoint(0, offload=2)),
     "recomputed and offloaded": (Pack(tokens=256), Fuse(loss_rows=64), Checkpoint(3, offload=2)),
+    "tiled and offloaded": (Pack(tokens=256), Fuse(loss_rows=64), Checkpoint(3, offload=2, mlp_tiles=4)),
+    "compiled, tiled": (Pack(tokens=256), Fuse(loss_rows=64, compile=True), Checkpoint(3, offload=2, mlp_tiles=4)),
     "compiled and offloaded": (Pack(tokens=256), Fuse(loss_rows=64, compile=True), Checkpoint(2, offload=1)),
 }
 

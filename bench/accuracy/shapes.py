@@ -113,7 +113,8 @@ def weights_folder(folder: Path, config: dict[str, Any]) -> Path:
     config_folder(folder, config)
     kind = transformers.AutoModel if config["model_type"] == "bert" else transformers.AutoModelForCausalLM
     torch.manual_seed(0)
-    model = kind.from_config(transformers.AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = kind.from_config(transformers.AutoConfig.from_pretrained(folder), dtype=torch.bfloat16)
     model.save_pretrained(folder)
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     (folder / "written").write_text("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -28,6 +29,10 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # to
 LORA = LoRA(rank=8, alpha=16.0)
 LENGTHS = (250, 230, 210, 190, 120, 60)
 TOLERANCE = 0.06
+TILED_TOLERANCE = 0.10
+"""In float32 a block's input is counted twice, which is more of a narrower block."""
+
+TILED = ("llama", "qwen3", "gemma3", "gpt2")
 
 COMBINATIONS: dict[str, tuple[Cut, ...]] = {
     "full": (),
@@ -38,6 +43,8 @@ COMBINATIONS: dict[str, tuple[Cut, ...]] = {
     "quantize lora fuse": (Quantize("nf4"), LORA, Fuse(64)),
     "lora fuse checkpoint": (LORA, Fuse(64), Checkpoint(3)),
     "full fuse checkpoint": (Fuse(64), Checkpoint(3)),
+    "lora fuse tiles": (LORA, Fuse(64), Checkpoint(3, mlp_tiles=4)),
+    "lora pack fuse tiles": (LORA, Pack(4096), Fuse(64), Checkpoint(3, mlp_tiles=4)),
 }
 FAMILIES = ("llama", "qwen3", "gemma3", "gpt2", "bert", "modernbert")
 
@@ -46,6 +53,7 @@ def live_peak(rig: Rig, samples: Sequence[Sample], dtype: torch.dtype) -> int:
     """The most bytes that forward and backward pass of one micro-batch held beyond what was there, weights included."""
     rig.model.train()
     (batch,) = rig.layout(samples)
+    gc.collect()  # what goes within the pass was not made in it
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found, record_function("step"):
         with autocast(torch.device("cpu"), dtype):
             loss = rig.loss(rig.model, batch)
@@ -85,8 +93,10 @@ def on_both_sides(
 
 @pytest.mark.parametrize(("family", "name"), list(product(FAMILIES, COMBINATIONS)))
 def test_the_widest_moment_is_as_wide_as_on_paper(family: str, name: str) -> None:
+    if "tiles" in name and family not in TILED:
+        pytest.skip("its feed-forward part is no module of its own")
     paper, measured = on_both_sides(family, COMBINATIONS[name], torch.float32)
-    assert paper == pytest.approx(measured, rel=TOLERANCE)
+    assert paper == pytest.approx(measured, rel=TILED_TOLERANCE if "tiles" in name else TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["full", "lora", "lora fuse", "lora pack fuse", "lora fuse checkpoint"])

@@ -8,12 +8,13 @@ from itertools import product
 import pytest
 
 from shapes import LLAMA_8B
-from tenfold.cuts import Checkpoint, FineTune, Fuse, LoRA, Pack, on_paper
-from tenfold.job import Job, peak_by_blocks, peak_bytes, seconds_by_part, training_work, work_seconds
+from tenfold.cuts import Checkpoint, FineTune, Fuse, LoRA, Pack, Quantize, on_paper
+from tenfold.job import Job, bytes_by_kind, peak_by_blocks, peak_bytes, seconds_by_part, training_work, work_seconds
 from tenfold.job.activations import block_bytes, footprint
 from tenfold.job.seconds import blocks_copied_beside
 from tenfold.machine import Machine, catalogue, local_machine
-from tenfold.planner.keeping import HOST_SHARE, Room, solve_checkpoint
+from tenfold.planner.keeping import HOST_SHARE, TILES, Room, solve_checkpoint, tiled_checkpoints
+from tenfold.planner.ways import Combination, room_bytes
 from tenfold.shape import shape_from_config
 from tenfold.workload import Workload
 
@@ -102,3 +103,34 @@ def test_what_waits_in_host_memory_is_all_that_is_kept_or_the_input() -> None:
     inputs = of_blocks.on_host(Checkpoint(LAYERS, 3).price(job).blocks)
     assert 0 < inputs < block
     assert Checkpoint(LAYERS, 3).price(job).blocks.offloaded_inputs == 3
+
+
+def one_long_row(name: str, tokens: int, cut: Checkpoint | None = None) -> Job:
+    shape = shape_from_config("llama", LLAMA_8B)
+    cuts = (FineTune(), Quantize("nf4"), LoRA(), Pack(tokens), Fuse(512, compile=True), *((cut,) if cut else ()))
+    return on_paper(cuts, Job(shape, Workload(((tokens, 50),), 50 * tokens), gpu(name), "text", 1, 1, None, 1.0))
+
+
+@pytest.mark.parametrize(("tokens", "tiles"), [(4096, 1), (16384, 1), (65536, TILES)])
+def test_rows_too_long_for_a_block_run_in_tiles(tokens: int, tiles: int) -> None:
+    job = one_long_row("RTX 4090", tokens)
+    found = Combination(job, (), "where needed").on(job.machine)
+    assert found is not None
+    assert found.job.mlp_tiles == tiles
+    assert found.peak_bytes == peak_bytes(found.job) <= room_bytes(job.machine)
+    assert peak_bytes(one_long_row("RTX 4090", 65536, Checkpoint(32, 31))) > room_bytes(job.machine), "the control"
+
+
+def test_nothing_is_tiled_that_cannot_be() -> None:
+    job = one_long_row("RTX 4090", 8192)
+    assert tiled_checkpoints(job) == (Checkpoint(32, 0, TILES), Checkpoint(32, 31, TILES))
+    assert tiled_checkpoints(replace(job, adapter_dropout=0.1)) == ()
+    assert tiled_checkpoints(replace(job, shape=replace(job.shape, kind="encoder"))) == ()
+
+
+def test_a_tiled_row_as_long_as_one_that_was_measured() -> None:
+    """23.26 GB allocated on an H200 (bench/results/longest_llama-8b_h200_2026-11-28.json), libraries left out."""
+    job = replace(one_long_row("H200 SXM", 131072), fp8_products=True, stored_as="nf4")
+    job = Checkpoint(32, 31, 8).price(job)
+    kinds = bytes_by_kind(job)
+    assert sum(kinds.values()) - kinds["libraries"] - kinds["fragmentation"] == pytest.approx(23.26e9, rel=0.03)

@@ -154,6 +154,7 @@ def test_rows_of_one_length_are_packed_only_where_layers_are_compiled() -> None:
         ({"lora": {"targets": ["32.self_attn.q_proj"]}}, {}, "is called 32.self_attn.q_proj; did you mean q_proj?"),
         ({"lora": {"targets": ["nothing"]}}, {"model_type": "novel"}, "is called nothing; write all-linear"),
         ({"checkpoint": {"layers": 33}}, {}, "found 33, but the model has 32 blocks"),
+        ({"checkpoint": {"mlp_tiles": 4}}, {"resid_pdrop": 0.1}, "that drop out in them do not run in tiles"),
     ],
 )
 def test_a_forced_cut_that_cannot_work_is_refused(cuts: dict[str, Any], shape: dict[str, Any], message: str) -> None:

@@ -72,6 +72,7 @@ BAD = [
     (f"output: {{folder: {'x' * 4096}}}", "expected a text of one line and at most 1024 characters"),
     ("cuts: maybe", "recipe.yaml:4: cuts: found 'maybe' (text), expected a section with keys such as fine_tune, warm_start, lora"),
     ("cuts: {fuse: yes}", "cuts.fuse: found 'yes' (text), expected auto, true, false or its settings (loss_rows, compile)"),
+    ("cuts: {checkpoint: {mlp_tiles: 1}}", "cuts.checkpoint.mlp_tiles: found 1 (number), expected a whole number of at least 2"),
     ("cuts: {checkpoint: some}", "cuts.checkpoint: found 'some' (text), expected auto, true, false, off, selective, full"),
     ("cuts: {lora: {rank: 0}}", "recipe.yaml:4: cuts.lora.rank: found 0 (number), expected a whole number of at least 1"),
     ("cuts: {lora: {targets: [1]}}", "cuts.lora.targets[0]: found 1 (number), expected a text"),

@@ -266,9 +266,11 @@ def test_any_name_survives_yaml(name: str) -> None:
 
 
 def test_settings_of_cuts() -> None:
-    recipe = parse_recipe(HEAD + "cuts: {lora: {}, checkpoint: {layers: 3}, pack: {tokens: 64}, fuse: {loss_rows: 8}}")
+    recipe = parse_recipe(
+        HEAD + "cuts: {lora: {}, checkpoint: {layers: 3, mlp_tiles: 8}, pack: {tokens: 64}, fuse: {loss_rows: 8}}"
+    )
     assert recipe.cuts.lora == LoraWish()
-    assert recipe.cuts.checkpoint == CheckpointWish(layers=3)
+    assert recipe.cuts.checkpoint == CheckpointWish(layers=3, mlp_tiles=8)
     assert recipe.cuts.pack == PackWish(tokens=64)
     assert recipe.cuts.fuse == FuseWish(loss_rows=8)
     assert recipe.cuts.fine_tune == "auto"

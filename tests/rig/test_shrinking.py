@@ -24,9 +24,14 @@ def changes(rig: Rig, longest: int) -> list[str]:
 
 def test_micro_batches_shrink_first_then_blocks_are_recomputed() -> None:
     blocks = ["1 of 3 blocks recomputed", "2 of 3 blocks recomputed", "3 of 3 blocks recomputed"]
+    blocks += [f"{blocks[-1]}, their feed-forward parts in {tiles} tiles" for tiles in (4, 16, 64)]
     assert changes(make_rig("llama", "sft"), 30) == ["2 rows a micro-batch", "1 rows a micro-batch", *blocks]
     packed = on_rig((Pack(tokens=100),), make_rig("llama", "sft"))
     assert changes(packed, 30) == ["50 tokens a micro-batch", "30 tokens a micro-batch", *blocks]
+
+
+def test_parts_that_do_not_run_in_tiles_are_left_alone() -> None:
+    assert changes(make_rig("bert", "classify"), 30)[-1] == "3 of 3 blocks recomputed"
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -23,7 +23,9 @@ class Checkpoint(Cut):
     Evidence: exact; the planner keeps it off while everything fits, and then chooses the cheaper seconds for each byte.
     Paper: arXiv 1604.06174 (recomputation), arXiv 1602.08124 (vDNN: offloading with prefetch).
 
-    Blocks that are both keep their input in host memory and nothing on the device.
+    Blocks that are both keep their input in host memory and nothing on the device. The feed-forward parts of recomputed
+    blocks run in `mlp_tiles` tiles of tokens, so that what is widest in them exists for one tile at a time (arXiv
+    2506.13996): for rows so long that one block is too much. They are run again no more often than without.
     """
 
     name: ClassVar[str] = "checkpoint"
@@ -31,11 +33,12 @@ class Checkpoint(Cut):
 
     layers: int = 0
     offload: int = 0
+    mlp_tiles: int = 1
 
     def price(self, job: Job) -> Job:
         """Fewer bytes of activations; more forward FLOPs, and copies. A CPU has no other memory to leave them in."""
         offloaded = min(self.offload, job.shape.layers - 1) if job.machine.vendor_kind == "cuda" else 0
-        return job.keeping(min(self.layers, job.shape.layers), offloaded)
+        return job.keeping(min(self.layers, job.shape.layers), offloaded, self.mlp_tiles)
 
     def apply(self, rig: Rig) -> Rig:
         """Set each block's own switch."""

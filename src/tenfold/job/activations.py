@@ -15,7 +15,11 @@ WRITTEN_OUT_GELU = {"gelu_new", "gelu_fast", "gelu_python", "gelu_pytorch_tanh_p
 FIRST_LAYERS = {"q", "k", "v", "qkv"}
 """Linear layers that read the embeddings in the first block: where those are frozen, no gradient goes below them."""
 
-LAST_LAYERS = {"o", "gate", "up", "gate_up", "down"}
+READS_SECOND_NORM = {"gate", "up", "gate_up"}
+
+FEED_FORWARD_LAYERS = READS_SECOND_NORM | {"down"}
+
+LAST_LAYERS = {"o"} | FEED_FORWARD_LAYERS
 """Linear layers of a block that come after its attention."""
 
 FLOAT32_BYTES = 4
@@ -112,8 +116,21 @@ def _first_width(job: Job) -> float:
 def _last_width(job: Job) -> float:
     """After attention: the other norms, the feed-forward part, its adapters and those of the output projection."""
     norms = (3 if job.shape.post_norms else 1) * _norm_bytes(job)
-    inputs = _linear_input_bytes(job, {"gate", "up", "gate_up"}) + _linear_input_bytes(job, {"down"})
-    return norms + inputs + _mlp_bytes(job) + _adapter_bytes(job, LAST_LAYERS) + _dropout_bytes(job)
+    return norms + _feed_forward_width(job) + _adapter_bytes(job, {"o"}) + _dropout_bytes(job)
+
+
+def _feed_forward_width(job: Job) -> float:
+    """Of the feed-forward part: what its layers and its activation keep."""
+    inputs = _linear_input_bytes(job, READS_SECOND_NORM) + _linear_input_bytes(job, {"down"})
+    return inputs + _mlp_bytes(job) + _adapter_bytes(job, FEED_FORWARD_LAYERS)
+
+
+def feed_forward_bytes(job: Job, micro: MicroBatch) -> float:
+    """What a block keeps of its feed-forward part, compiled or not."""
+    if _is_lean(job):
+        width = (2 * job.shape.intermediate_size + _thin_width(job, FEED_FORWARD_LAYERS)) * job.dtype_bytes
+        return micro.tokens * width * job.machine.overheads.compiled_kept
+    return micro.tokens * _feed_forward_width(job)
 
 
 def input_bytes(job: Job, micro: MicroBatch) -> float:

@@ -135,6 +135,8 @@ class Job:
     recomputed_layers: int = 0
     offloaded_layers: int = 0
     """Of these blocks what would be kept on the device waits in host memory."""
+    mlp_tiles: int = 1
+    """The feed-forward parts of recomputed blocks run in so many tiles."""
 
     def uncut(self) -> Job:
         """The same run with no cut: all weights, from noise."""
@@ -162,6 +164,7 @@ class Job:
             compiled=False,
             recomputed_layers=0,
             offloaded_layers=0,
+            mlp_tiles=1,
         )
 
     @property
@@ -339,9 +342,9 @@ class Job:
         narrowed = fused and self.head_share <= NARROWED_SHARE
         return self.head_share if narrowed else 1.0
 
-    def keeping(self, recomputed: int, offloaded: int) -> Job:
-        """The same with so many blocks recomputed and so many offloaded."""
-        return self._with(recomputed_layers=recomputed, offloaded_layers=offloaded)
+    def keeping(self, recomputed: int, offloaded: int, mlp_tiles: int = 1) -> Job:
+        """The same with so many blocks recomputed, in so many tiles, and so many offloaded."""
+        return self._with(recomputed_layers=recomputed, offloaded_layers=offloaded, mlp_tiles=mlp_tiles)
 
     def on(self, machine: Machine) -> Job:
         """The same on another machine of its kind."""

@@ -24,6 +24,7 @@ from tenfold.job.transients import (
     loss_bytes,
     loss_gradient_bytes,
     narrow_weight_bytes,
+    tiled_block_bytes,
     update_bytes,
 )
 
@@ -114,6 +115,8 @@ class _Amounts:
     """Of the last block's backward pass, the final norm's before it included; of it alone; and of any other block's."""
     narrowed_pass: float
     block_pass: float
+    tiled: float | None
+    """Of a block that is run again in tiles, in place of what it keeps and its pass; None without tiles."""
 
     def gradients_after(self, blocks: int) -> float:
         """Of what learns, once the backward pass has done so many blocks."""
@@ -146,6 +149,7 @@ def _amounts(job: Job) -> _Amounts:
         last_pass=backward_bytes(job, share),
         narrowed_pass=backward_bytes(job, share, final=False),
         block_pass=backward_bytes(job, final=False),
+        tiled=tiled_block_bytes(job, footprint(job, job.largest).block) if job.mlp_tiles > 1 else None,
     )
 
 
@@ -181,6 +185,8 @@ def _made(of: _Amounts, blocks: Blocks) -> list[_Made]:
         block = prints.block - (prints.last_saving if narrowed else 0.0)
         whole = inputs * (1 - passed / again) + coming + block + of.narrow_weights + of.narrow_weights_by_block
         done, made = of.gradients_after(of.layers - again + passed), of.narrowed_pass if narrowed else of.block_pass
+        if of.tiled is not None:
+            whole, made = whole - block, of.tiled
         found.append(_Made("repeated block", done, whole, 0.0, made))
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tenfold.job.activations import FLOAT32_BYTES, WRITTEN_OUT_GELU, norm_size
+from tenfold.job.activations import FLOAT32_BYTES, WRITTEN_OUT_GELU, feed_forward_bytes, norm_size
 from tenfold.job.job import Job
 
 PIECE_8BIT = 2**22
@@ -65,6 +65,31 @@ def backward_bytes(job: Job, share: float = 1.0, final: bool = True) -> float:
         wide = max(in_norm * hidden, wide - copies * hidden * FLOAT32_BYTES)
     return tokens * max(wide, 2.0 * hidden * size) + _dense_at_once(job)
 
+
+def tiled_block_bytes(job: Job, block: float) -> float:
+    """Of a block that is run again, its feed-forward part in tiles, at its widest: what it keeps, `block` bytes without
+    tiles, and what its backward pass makes: in a tile, with the part's input and the gradients at both its ends beside
+    it; or in its attention."""
+    shape, size = job.shape, job.dtype_bytes
+    micro = job.largest
+    kept = feed_forward_bytes(job, micro)
+    if job.compiled and job.adapted:
+        made = job.machine.overheads.compiled_widths * shape.intermediate_size * size
+        made += 2.0 * shape.intermediate_size if job.computes_fp8 else 0.0
+    else:
+        made = feed_forward_width(job)
+    hidden = shape.hidden_size * size
+    query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+    of_a_tile = micro.tokens * made + kept - (0.0 if job.compiled else micro.tokens * hidden)  # its input is a view
+    beside = BESIDE_A_TILE["cuda" if job.machine.vendor_kind == "cuda" else "cpu"]
+    tile = micro.tokens * beside * hidden + of_a_tile / job.mlp_tiles
+    attention = micro.tokens * (2 * hidden + (2 * query + 2 * key) * size + query * FLOAT32_BYTES)
+    return block - kept + max(tile, attention) + _dense_at_once(job)
+
+
+BESIDE_A_TILE = {"cpu": 3, "cuda": 5}
+"""Hidden states beside a tile: the part's input and the gradients at both its ends; on a GPU two more, not told apart,
+in the one run that was measured (131,072 tokens, 8B: bench/results/longest_llama-8b_h200_2026-11-28.json)."""
 
 RMS_BACKWARD = 4.75
 """Float32 copies of its input that a root-mean-square norm's backward pass holds at once, operation by operation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from math import ceil
 
-from tenfold.job.activations import FLOAT32_BYTES, touched_bytes
+from tenfold.job.activations import FEED_FORWARD_LAYERS, FLOAT32_BYTES, touched_bytes
 from tenfold.job.flops import attention_is_written_out, flops_by_part, frozen_flops
 from tenfold.job.job import Job
 from tenfold.job.launches import (
@@ -99,7 +99,7 @@ def training_work(job: Job) -> Work:
     eager = not _is_compiled(job)
     touched = job.epochs_trained * touched_bytes(job, every_micro_batch(job)) * (1 + 0.5 * repeated) if eager else 0.0
     attention = _attention(job, parts["attention"] + repeated * attention_forward)
-    recorded = job.steady and not job.offloaded_layers
+    recorded = job.steady and not job.offloaded_layers and job.mlp_tiles == 1
     passes_launches = job.micro_batches * micro_batch_launches(job)
     passes_launches += max(0.0, job.micro_batches - job.steps) * accumulating_launches(job)
     return Work(
@@ -360,7 +360,8 @@ def _dequantized_bytes(job: Job) -> float:
     """
     if not job.quantized:
         return 0.0
-    weights, stored = job.shape.block_parameters, job.stored_bytes
+    again = 1.0 + _tiled_share(job)
+    weights, stored = again * job.shape.block_parameters, again * job.stored_bytes
     repeated = job.recomputed_layers / job.shape.layers
     if job.keeps_ready:
         return 0.0
@@ -370,3 +371,10 @@ def _dequantized_bytes(job: Job) -> float:
         return job.micro_batches * (2 + repeated) * (stored + weights * job.dtype_bytes)
     made = 0.0 if job.stored_as == "fp8" else (2 + repeated) * (stored + weights)
     return job.micro_batches * (made + 2.0 * weights)
+
+
+def _tiled_share(job: Job) -> float:
+    """Of all frozen weights those that are made dense for every tile, times the tiles beyond the first."""
+    wide = sum(x.in_features * x.out_features for x in job.shape.block_linears)
+    tiled = sum(x.in_features * x.out_features for x in job.shape.block_linears if x.name in FEED_FORWARD_LAYERS)
+    return (job.mlp_tiles - 1) * tiled / wide * job.recomputed_layers / job.shape.layers

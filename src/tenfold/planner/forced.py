@@ -9,6 +9,7 @@ from tenfold.cuts import Checkpoint, FineTune
 from tenfold.cuts.lora import MODULE_NAMES, names_layer
 from tenfold.errors import InputError, NoEffect
 from tenfold.job import Job
+from tenfold.planner.keeping import can_tile
 from tenfold.planner.options import (
     checkpoint_wish,
     fuse_options,
@@ -61,6 +62,9 @@ def _check_checkpoint(cut: Checkpoint, job: Job) -> None:
         raise InputError(f"cuts.checkpoint.offload: found {cut.offload}, but at most {blocks - 1} of {blocks} can be")
     if cut.price(job) == replace(cut, offload=0).price(job) and cut.offload:
         raise NoEffect("cuts.checkpoint.offload: this machine computes in host memory; leave it out, or write layers")
+    if cut.mlp_tiles > 1 and not can_tile(job):
+        why = "encoders" if job.shape.kind == "encoder" else "models that drop out in them"
+        raise InputError(f"cuts.checkpoint.mlp_tiles: feed-forward parts of {why} do not run in tiles; leave it out")
 
 
 def _check_targets(recipe: Recipe, shape: Shape) -> None:

@@ -60,13 +60,32 @@ def solve_checkpoint(
     return Checkpoint(recomputed, offloaded)
 
 
+TILES = 8
+"""Of feed-forward parts, where a plan tiles them: what is widest in a block then takes an eighth, and is no longer most
+of it; frozen weights in few bits are made dense for every tile."""
+
+
+def tiled_checkpoints(job: Job) -> tuple[Checkpoint, ...]:
+    """Those to try, in their order, where no other fits: all blocks recomputed in tiles, their inputs here or away."""
+    if not can_tile(job):
+        return ()
+    layers, most = job.shape.layers, most_offloaded(job, footprint(job, job.largest).input)
+    return tuple(Checkpoint(layers, offloaded, TILES) for offloaded in sorted({0, most}))
+
+
+def can_tile(job: Job) -> bool:
+    """Decoders have their feed-forward part as a module of its own; random numbers would be drawn twice."""
+    return job.shape.kind == "decoder" and not job.adapter_dropout and not job.shape.hidden_dropout
+
+
 def _fewest(most: int, enough: Callable[[int], bool]) -> int:
     """The least number up to `most` that is enough, or `most`, where more are never worse."""
     return bisect_left(range(most), True, key=enough)
 
 
-def most_offloaded(job: Job) -> int:
-    """On a CPU, host memory is all the memory there is."""
+def most_offloaded(job: Job, block_bytes: float | None = None) -> int:
+    """Blocks whose `block_bytes`, or all that they keep, have room in host memory. On a CPU that is all there is."""
     if job.machine.vendor_kind == "cpu":
         return 0
-    return min(job.shape.layers - 1, int(HOST_SHARE * job.machine.memory_bytes / footprint(job, job.largest).block))
+    each = footprint(job, job.largest).block if block_bytes is None else block_bytes
+    return min(job.shape.layers - 1, int(HOST_SHARE * job.machine.memory_bytes / each))

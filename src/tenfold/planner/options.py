@@ -123,8 +123,8 @@ def checkpoint_wish(recipe: Recipe, layers: int) -> Checkpoint | Literal["never"
         return "where needed"
     if wish == "full":
         return Checkpoint(layers)
-    if isinstance(wish, CheckpointWish) and not (wish.layers is None and wish.offload is None):
-        return Checkpoint(wish.layers or 0, wish.offload or 0)
+    if isinstance(wish, CheckpointWish) and (wish.layers or wish.offload or wish.mlp_tiles):
+        return Checkpoint(wish.layers or (layers if wish.mlp_tiles else 0), wish.offload or 0, wish.mlp_tiles or 1)
     return "always"
 
 

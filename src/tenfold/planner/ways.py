@@ -29,7 +29,7 @@ from tenfold.job import (
 )
 from tenfold.job.seconds import blocks_copied_beside, compiled_graphs, one_save_seconds, saved_share, stalled_seconds
 from tenfold.machine import Machine
-from tenfold.planner.keeping import Room, most_offloaded, solve_checkpoint
+from tenfold.planner.keeping import Room, most_offloaded, solve_checkpoint, tiled_checkpoints
 from tenfold.planner.options import (
     Option,
     checkpoint_wish,
@@ -75,14 +75,17 @@ class Combination:
         beside = blocks_copied_beside(job, machine, work_seconds(self.with_checkpoint(None).training, machine))
         room_for = Room(self.peak, room)
         solved = solve_checkpoint(job, room_for, beside, lambda cut: self._train_seconds(cut, machine))
-        return None if solved is None else self.with_checkpoint(solved)
+        if solved is not None:
+            return self.with_checkpoint(solved)
+        fitting = (cut for cut, peak in self.tiled_peaks.items() if peak <= room)
+        return next((self.with_checkpoint(cut) for cut in fitting), None)
 
     def with_checkpoint(self, cut: Checkpoint | None) -> Counted:
         """Counted, once."""
         if cut not in self.counted:
             job = self.base if cut is None else cut.price(self.base)
             cuts = self.cuts if cut is None else (*self.cuts, cut)
-            peak = self.peak(job.recomputed_layers, job.offloaded_layers)
+            peak = peak_bytes(job) if job.mlp_tiles > 1 else self.peak(job.recomputed_layers, job.offloaded_layers)
             self.counted[cut] = Counted(job, cuts, peak, training_work(job), self.evaluation, self.checking)
         return self.counted[cut]
 
@@ -90,6 +93,11 @@ class Combination:
     def peak(self) -> Callable[[int, int], float]:
         """Bytes by numbers of recomputed and of offloaded blocks, on every machine of the kind."""
         return peak_by_blocks(self.base)
+
+    @cached_property
+    def tiled_peaks(self) -> dict[Checkpoint, float]:
+        """Bytes of each checkpoint that is tried where no other fits."""
+        return {cut: peak_bytes(cut.price(self.base)) for cut in tiled_checkpoints(self.base)}
 
     @cached_property
     def evaluation(self) -> Work:
@@ -114,7 +122,8 @@ class Combination:
             return self.with_checkpoint(self.checkpoint).peak_bytes
         layers, most = self.base.shape.layers, most_offloaded(self.base)
         solved = [] if self.checkpoint == "never" else [(layers, 0), (layers, most), (layers - most, most)]
-        return min(self.peak(*blocks) for blocks in ((0, 0), *solved))
+        tiled = self.tiled_peaks.values() if solved else ()
+        return min(*(self.peak(*blocks) for blocks in ((0, 0), *solved)), *tiled)
 
 
 def priced_ways(recipe: Recipe, dense: Job, machines: Sequence[Machine], rejected: Counter[str]) -> list[Way]:

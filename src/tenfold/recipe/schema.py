@@ -157,6 +157,14 @@ class CheckpointWish(Wish):
         description="What so many blocks keep waits in host memory; null lets the planner choose, or is none beside"
         " layers.",
     )
+    mlp_tiles: int | None = Field(
+        default=None,
+        strict=True,
+        ge=2,
+        le=1024,
+        description="Tiles of tokens that the feed-forward parts of recomputed blocks run in, for very long rows; null"
+        " lets the planner choose, or is one beside layers or offload. All blocks are recomputed unless layers says.",
+    )
 
 
 class PackWish(Wish):

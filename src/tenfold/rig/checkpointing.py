@@ -18,6 +18,7 @@ from tenfold.rig.graphs import GraphedBackward
 from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.offloading import OffloadedBlock, Offloading
 from tenfold.rig.rig import Rig
+from tenfold.rig.tiling import tile_feed_forwards
 
 
 def checkpoint_blocks(rig: Rig, cut: Checkpoint) -> Rig:
@@ -33,18 +34,19 @@ def checkpoint_blocks(rig: Rig, cut: Checkpoint) -> Rig:
         if count > most:
             found = f"cuts.checkpoint.{setting}: found {count}"
             raise InputError(f"{found}, but at most {most} of {len(blocks)} blocks can be")
-    _apply(blocks, cut, rig.device)
+    _apply(rig, blocks, cut)
     fact = f"checkpoint: {describe(cut, len(blocks))}"
     facts = (*(fact for fact in rig.facts if not fact.startswith("checkpoint:")), fact)
-    if cut.offload and isinstance(rig.backpropagate, GraphedBackward):
-        facts = (*facts, "checkpoint: passes are not recorded, since copies to host memory are not")
+    if (cut.offload or cut.mlp_tiles > 1) and isinstance(rig.backpropagate, GraphedBackward):
+        facts = (*facts, "checkpoint: passes are not recorded, since copies to host memory, or tiles, are not")
         rig = replace(rig, backpropagate=eager_backward)
     return replace(rig, checkpoint=cut, facts=facts)
 
 
 def describe(cut: Checkpoint, blocks: int) -> str:
     """What is done, in words."""
-    recomputed = f"{cut.layers} of {blocks} blocks recomputed"
+    tiles = f", their feed-forward parts in {cut.mlp_tiles} tiles" if cut.mlp_tiles > 1 else ""
+    recomputed = f"{cut.layers} of {blocks} blocks recomputed{tiles}"
     offloaded = f"{cut.offload} of {blocks} blocks in host memory until their backward pass"
     return ", ".join(part for part, count in ((recomputed, cut.layers), (offloaded, cut.offload)) if count)
 
@@ -85,7 +87,7 @@ class PlacedForward:
     """A block's `forward`, run so that what autograd keeps of it goes where its place says.
 
     It stands before the block's own as an attribute of the instance. The switch that transformers has for this is not
-    used: since version 5.18 or so it is inside of what torch.compile traces, which then leaves the block as written.
+    used: after version 5.17 it is inside of what torch.compile traces, which then leaves the block as it is written.
     """
 
     def __init__(self, block: torch.nn.Module, around: Around) -> None:
@@ -101,9 +103,12 @@ class PlacedForward:
         return self._around(partial(self.own, **{**keywords, **without}), *inputs)
 
 
-def _apply(blocks: list[GradientCheckpointingLayer], cut: Checkpoint, device: torch.device) -> None:
-    shared = Offloading(device) if cut.offload else None
-    for number, (block, place) in enumerate(zip(blocks, places_of(cut, len(blocks)), strict=True)):
+def _apply(rig: Rig, blocks: list[GradientCheckpointingLayer], cut: Checkpoint) -> None:
+    shared = Offloading(rig.device) if cut.offload else None
+    places = places_of(cut, len(blocks))
+    tile_feed_forwards(rig, blocks, 1)
+    tile_feed_forwards(rig, [b for b, place in zip(blocks, places, strict=True) if place.recomputed], cut.mlp_tiles)
+    for number, (block, place) in enumerate(zip(blocks, places, strict=True)):
         around: Around = partial(checkpoint, use_reentrant=False) if place.recomputed else _as_it_is
         if shared is not None and (place.offloaded or place.follows):
             around = OffloadedBlock(

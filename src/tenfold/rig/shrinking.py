@@ -7,6 +7,7 @@ from dataclasses import replace
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from tenfold.cuts.checkpoint import Checkpoint
+from tenfold.errors import InputError
 from tenfold.rig.backward import eager_backward
 from tenfold.rig.batch import PaddedLayout
 from tenfold.rig.checkpointing import checkpoint_blocks, describe
@@ -14,6 +15,9 @@ from tenfold.rig.graphs import GraphedBackward, RecordingFailed
 from tenfold.rig.out_of_memory import ran_out_of_memory
 from tenfold.rig.packing import PackedLayout
 from tenfold.rig.rig import Rig
+
+MOST_TILES = 64
+"""Of a feed-forward part: in as many, what a tile takes is next to nothing beside the rest of a block."""
 
 
 def recover(rig: Rig, error: RuntimeError, longest_row: int) -> tuple[Rig, str] | None:
@@ -36,8 +40,9 @@ def recover(rig: Rig, error: RuntimeError, longest_row: int) -> tuple[Rig, str] 
 def shrink(rig: Rig, longest_row: int) -> tuple[Rig, str] | None:
     """A rig that needs less memory for the same optimizer step, and what was changed; None if there is none left.
 
-    Micro-batches are halved first, down to one row: that costs a little speed. Then more blocks are recomputed, and at
-    last, where the device is not the host, as many as can be leave their inputs in host memory.
+    Micro-batches are halved first, down to one row: that costs a little speed. Then more blocks are recomputed, then,
+    where the device is not the host, as many as can be leave their inputs in host memory, and at last feed-forward
+    parts run in tiles.
     """
     layout = rig.layout
     if isinstance(rig.backpropagate, GraphedBackward):
@@ -54,6 +59,11 @@ def shrink(rig: Rig, longest_row: int) -> tuple[Rig, str] | None:
         cut = replace(cut, layers=min(blocks, cut.layers + max(1, blocks // 4)))
     elif cut.offload < blocks - 1 and rig.device.type != "cpu":
         cut = replace(cut, offload=blocks - 1)
+    elif cut.mlp_tiles < MOST_TILES:
+        cut = replace(cut, mlp_tiles=4 * cut.mlp_tiles)
     else:
         return None
-    return checkpoint_blocks(rig, cut), describe(cut, blocks)
+    try:
+        return checkpoint_blocks(rig, cut), describe(cut, blocks)
+    except InputError:  # its feed-forward parts do not run in tiles
+        return None
