@@ -13,8 +13,9 @@ import tenfold.checks.layout as layout
 from rigs import make_rig, make_rows
 from tenfold.checks import preflight
 from tenfold.checks.exported import export
-from tenfold.checks.layout import Trial, accumulation, few_rows, packing
+from tenfold.checks.layout import TOKENS, Trial, accumulation, few_rows, packing
 from tenfold.cuts import Cut, Fuse, LoRA, Pack, on_rig
+from tenfold.data import Sample
 from tenfold.rig.backward import Backward, Loss
 from tenfold.rig.batch import Batch
 from tenfold.rig.chunked_loss import chunk_loss
@@ -167,6 +168,24 @@ def test_compiled_layers_are_not_compiled_for_the_shapes_of_a_check() -> None:
     found = check_rig(rig, make_rows("sft"))
     assert [finding.verdict for finding in found] == ["ok", "ok", "left_out"], found
     assert not counters["stats"]
+
+
+@pytest.mark.parametrize(
+    ("mask", "start", "learned"),
+    [
+        (None, 0, None),
+        (bytes([0] * 700 + [1] * 100), 800 - TOKENS, 100),
+        (bytes([0] * 300 + [1] * 100 + [0] * 400), 400 - TOKENS, 100),
+        (bytes([0, *[1] * 10, *[0] * 789]), 0, 10),
+        (bytes([0, *[1] * 799]), 800 - TOKENS, TOKENS - 1),
+    ],
+)
+def test_of_a_long_row_a_piece_that_bears_loss(mask: bytes | None, start: int, learned: int | None) -> None:
+    row = Sample(list(range(800)), mask, None, "rows.jsonl", 1)
+    (piece,) = few_rows([row])
+    assert piece.input_ids == list(range(start, start + TOKENS))
+    assert (piece.loss_mask and sum(piece.loss_mask)) == learned
+    assert mask is None or (piece.loss_mask is not None and piece.loss_mask[0] == 0)
 
 
 def test_few_rows_are_short_and_of_different_length() -> None:

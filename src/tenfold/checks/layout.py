@@ -22,6 +22,9 @@ ROWS = 4
 AMONG = 64
 """The shortest rows of so many: enough to differ in length, few enough to cost a second on any model."""
 
+TOKENS = 256
+"""Of each row: what is longer shows no more, and is run here as no plan counts it, with nothing recomputed."""
+
 MOST_COMPARED = 2**24
 """Numbers of the gradient that are held for comparison, the smallest tensors first: 64 MiB."""
 
@@ -38,11 +41,23 @@ class Step:
 
 
 def few_rows(samples: Sequence[Sample]) -> list[Sample]:
-    """Some of the shortest of the first rows, of different lengths where there are such."""
+    """Some of the shortest of the first rows, of different lengths where there are such; of long ones a piece."""
     ordered = sorted(samples[:AMONG], key=lambda sample: len(sample.input_ids))
     by_length = {len(sample.input_ids): sample for sample in reversed(ordered)}
     others = [sample for sample in ordered if by_length[len(sample.input_ids)] is not sample]
-    return [*sorted(by_length.values(), key=lambda sample: len(sample.input_ids))[:ROWS], *others][:ROWS]
+    chosen = [*sorted(by_length.values(), key=lambda sample: len(sample.input_ids))[:ROWS], *others][:ROWS]
+    return [piece_of(sample) for sample in chosen]
+
+
+def piece_of(sample: Sample) -> Sample:
+    """At most TOKENS tokens of a row, the last of them the last that bears loss; of a row with a label the first."""
+    if len(sample.input_ids) <= TOKENS:
+        return sample
+    if sample.loss_mask is None:
+        return replace(sample, input_ids=sample.input_ids[:TOKENS])
+    end = max(TOKENS, sample.loss_mask.rfind(1) + 1)
+    mask = bytes(1) + sample.loss_mask[end - TOKENS + 1 : end]  # the first token has none before it to be told from
+    return replace(sample, input_ids=sample.input_ids[end - TOKENS : end], loss_mask=mask)
 
 
 @dataclass(frozen=True)

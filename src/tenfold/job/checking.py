@@ -10,8 +10,8 @@ from tenfold.job.job import Job
 from tenfold.job.work import Work, evaluation_work, training_work
 from tenfold.workload import Workload
 
-ROWS, AMONG = 4, 64
-"""The shortest of so many, as in checks/layout."""
+ROWS, AMONG, TOKENS = 4, 64, 256
+"""The shortest of so many, and of each so many tokens at most, as in checks/layout."""
 
 LAYOUTS = ((1, 1), (2, 3))
 """(how often, rows a micro-batch): each row alone; and all in one step, and in two parts of one."""
@@ -57,7 +57,7 @@ def _tried(job: Job, times: int, rows: int) -> Job:
 def _few_rows(workload: Workload, times: int) -> Workload:
     """The shortest rows of some that are drawn from a histogram, each so many times."""
     among = min(AMONG, workload.rows)
-    lengths = workload.quantiles(among)[:ROWS]
+    lengths = [min(length, TOKENS) for length in workload.quantiles(among)[:ROWS]]
     counts = Counter(length for length in lengths for _ in range(times))
     share = workload.loss_tokens / workload.tokens
     tokens = times * sum(lengths)
