@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from inspect import signature
 from typing import Literal
 
 import pytest
@@ -27,18 +28,18 @@ SHORT = make_rows("sft", count=1, longest=6)
 
 @pytest.fixture
 def only_compiled() -> Iterator[None]:
-    """After eight compilations of one function, by other tests too, torch runs it as written: here that is an error."""
+    """Compiled so often, by other tests too, that torch would run it as written from then on: here that is an error."""
     torch._dynamo.reset()
     with tracing.patch(fail_on_recompile_limit_hit=True):
         yield
     torch._dynamo.reset()
 
 
-def compiled(family: str, fuse: Fuse, storage: Storage | None = None, compute: Compute = "bf16") -> Rig:
+def compiled(family: str, fuse: Fuse, storage: Storage | None = None, compute: Compute = "bf16", rank: int = 4) -> Rig:
     rig = make_rig(family, "sft")
     torch.manual_seed(0)
     quantize = () if storage is None else (Quantize(storage),)
-    rig = on_rig((*quantize, LoRA(rank=4, alpha=8.0), Pack(tokens=300)), rig)
+    rig = on_rig((*quantize, LoRA(rank, alpha=8.0), Pack(tokens=300)), rig)
     for name, weight in rig.trainable:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
@@ -88,6 +89,20 @@ def test_no_dense_weight_is_kept_for_the_backward_pass(storage: Storage, compute
     widest = 2 * rig.model.config.intermediate_size
     assert max(sizes) <= tokens * widest
     assert largest > 2 * tokens * widest  # the control: a dense weight would not go unseen
+
+
+@pytest.mark.skipif("recompile_limit" not in signature(torch.compile).parameters, reason="this torch has one limit")
+@pytest.mark.usefixtures("only_compiled")
+def test_layers_are_compiled_whatever_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second rig of a process, though the layers of the first are as many as torch's own limit, here two."""
+    monkeypatch.setattr(compiling, "lean_inductor", lambda graph, inputs: graph)
+    monkeypatch.setattr(tracing, "recompile_limit", 2)
+    for rank in (1, 2):
+        rig = compiled("llama", Fuse(loss_rows=300, compile=True), rank=rank)
+        graphs = counters["stats"]["unique_graphs"]
+        for batch in rig.layout(SHORT):
+            rig.loss(rig.model, batch)
+        assert counters["stats"]["unique_graphs"] >= graphs + 2
 
 
 def by_mask(query, key, value, starts, *others, scale, window_size):
