@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from inspect import signature
 from typing import Literal
 
 import pytest
 import torch
+import torch._dynamo.config as tracing
 from torch._dynamo.utils import counters
 
 from rigs import COMPILES, make_rig, make_rows, relative_error, step_gradient
@@ -23,17 +26,27 @@ pytestmark = pytest.mark.skipif(not COMPILES, reason="this torch does not compil
 SHORT = make_rows("sft", count=1, longest=6)
 
 
-def compiled(family: str, fuse: Fuse, storage: Storage | None = None, compute: Compute = "bf16") -> Rig:
+@pytest.fixture
+def only_compiled() -> Iterator[None]:
+    """Compiled so often, by other tests too, that torch would run it as written from then on: here that is an error."""
+    torch._dynamo.reset()
+    with tracing.patch(fail_on_recompile_limit_hit=True):
+        yield
+    torch._dynamo.reset()
+
+
+def compiled(family: str, fuse: Fuse, storage: Storage | None = None, compute: Compute = "bf16", rank: int = 4) -> Rig:
     rig = make_rig(family, "sft")
     torch.manual_seed(0)
     quantize = () if storage is None else (Quantize(storage),)
-    rig = on_rig((*quantize, LoRA(rank=4, alpha=8.0), Pack(tokens=300)), rig)
+    rig = on_rig((*quantize, LoRA(rank, alpha=8.0), Pack(tokens=300)), rig)
     for name, weight in rig.trainable:
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.1)
     return on_rig((fuse,), replace(rig, frozen_compute=compute))
 
 
+@pytest.mark.usefixtures("only_compiled")
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
 def test_compiled_layers_give_the_same_gradients(family: str) -> None:
     rows = make_rows("sft")
@@ -52,7 +65,7 @@ def kept_sizes(rig: Rig) -> list[int]:
     sizes: list[int] = []
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.is_floating_point() and tensor.untyped_storage().data_ptr() not in own:
+        if tensor.untyped_storage().data_ptr() not in own:
             sizes.append(tensor.numel())
         return tensor
 
@@ -62,16 +75,34 @@ def kept_sizes(rig: Rig) -> list[int]:
     return sizes
 
 
+@pytest.mark.usefixtures("only_compiled")
 @pytest.mark.parametrize("compute", ["bf16", "fp8"])
 @pytest.mark.parametrize("storage", ["int8", "nf4"])
 def test_no_dense_weight_is_kept_for_the_backward_pass(storage: Storage, compute: Compute) -> None:
+    """Nor its codes in another shape: rows of 32 and of 64 weights, of which nf4 has blocks of 64."""
     rig = compiled("llama", Fuse(loss_rows=300, compile=True), storage, compute)
     largest = max(m.out_features * m.in_features for m in rig.model.modules() if isinstance(m, StoredLinear))
+    graphs = counters["stats"]["unique_graphs"]
     sizes = kept_sizes(rig)
+    assert counters["stats"]["unique_graphs"] > graphs
     tokens = len(SHORT[0].input_ids)
     widest = 2 * rig.model.config.intermediate_size
     assert max(sizes) <= tokens * widest
     assert largest > 2 * tokens * widest  # the control: a dense weight would not go unseen
+
+
+@pytest.mark.skipif("recompile_limit" not in signature(torch.compile).parameters, reason="this torch has one limit")
+@pytest.mark.usefixtures("only_compiled")
+def test_layers_are_compiled_whatever_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second rig of a process, though the layers of the first are as many as torch's own limit, here two."""
+    monkeypatch.setattr(compiling, "lean_inductor", lambda graph, inputs: graph)
+    monkeypatch.setattr(tracing, "recompile_limit", 2)
+    for rank in (1, 2):
+        rig = compiled("llama", Fuse(loss_rows=300, compile=True), rank=rank)
+        graphs = counters["stats"]["unique_graphs"]
+        for batch in rig.layout(SHORT):
+            rig.loss(rig.model, batch)
+        assert counters["stats"]["unique_graphs"] >= graphs + 2
 
 
 def by_mask(query, key, value, starts, *others, scale, window_size):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import torch
@@ -34,6 +35,11 @@ COMPILES_ON_CPUS = (2, 13)
 """With torch 2.11 gradients of what comes before attention are zero, in every backend of torch.compile; with 2.13 they
 are right (tests/rig/test_compiling.py). On GPUs, where plans compile, attention is another and both are right."""
 
+MOST_COMPILATIONS = 64
+"""Of layers in one process; torch's own limit is 8, after which layers run as written. A rig has two to four, and as
+many for passes without gradients; but transformers has one function for the layers of all models, so that those of all
+rigs count together. Torches before 2.13 know no limit for one function."""
+
 
 def compile_rig(rig: Rig) -> Rig:
     """The rig with merged products and compiled layers; on a GPU also with steady shapes and recorded passes.
@@ -54,8 +60,10 @@ def compile_rig(rig: Rig) -> Rig:
         # Then the compiler takes them for parameters: free to read again in the backward pass. Else it may count a
         # weight that is made dense as cheaper to keep than what it was made of.
         mark_static_address(part)
+    limited = "recompile_limit" in signature(torch.compile).parameters
+    limit: dict[str, Any] = {"recompile_limit": MOST_COMPILATIONS} if limited else {}
     for block in blocks:
-        block.forward = torch.compile(block.forward, backend=lean_inductor)
+        block.forward = torch.compile(block.forward, backend=lean_inductor, **limit)
     facts = [f"fuse: {len(blocks)} layers compiled, {sum(groups)} adapted products merged into {len(groups)}"]
     loss = rig.loss
     if isinstance(loss, ChunkedLoss):
@@ -71,8 +79,8 @@ def compile_rig(rig: Rig) -> Rig:
 class ForAllSizes:
     """A loss. What is compiled while micro-batches of mixed lengths pass has numbers of tokens and rows as symbols.
 
-    By default torch compiles for the numbers that it meets, again with some of them as symbols, and after eight times
-    (`recompile_limit`) not at all: a minute of compiling, and then layers as written. Where all rows have one length,
+    By default torch compiles for the numbers that it meets, again with some of them as symbols, and after some times
+    (`recompile_limit`) not at all: minutes of compiling, and then layers as written. Where all rows have one length,
     sizes are few: compiled as numbers they take two thirds of the time.
     """
 

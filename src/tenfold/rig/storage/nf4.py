@@ -59,12 +59,15 @@ class Nf4:
         codes, absmax = parts["codes"], _load_absmax(parts)
         rows, columns = codes.shape[0], 2 * codes.shape[1]
         blocks = absmax.shape[1]
-        if missing := blocks * NF4_BLOCK - columns:
-            codes = F.pad(codes, (0, missing // 2))
-        # One expression, so that eager mode frees the levels once they are multiplied. Indexed and not F.embedding,
-        # which a compiler would not make again in the backward pass: it would keep the dense weight instead.
-        weight = parts["pairs"][codes.int()].view(rows, blocks, NF4_BLOCK) * absmax[..., None]
-        return weight.view(rows, -1)[:, :columns].to(dtype)
+        # One expression, so that eager mode frees the levels once they are multiplied. Indexed and not F.embedding, and
+        # no F.pad, which a compiler would not make again in the backward pass: it would keep what they made, or the
+        # dense weight.
+        if columns == blocks * NF4_BLOCK:
+            weight = parts["pairs"][codes.int()].view(rows, blocks, NF4_BLOCK) * absmax[..., None]
+        else:
+            by_code = absmax.repeat_interleave(NF4_BLOCK // 2, 1)[:, : codes.shape[1], None]
+            weight = parts["pairs"][codes.int()] * by_code
+        return weight.view(rows, columns).to(dtype)
 
     def bits_per_weight(self, in_features: int) -> float:
         """4, and a weight's share of 8 bits a block and 32 a group."""
