@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from inspect import signature
@@ -60,10 +60,8 @@ def compile_rig(rig: Rig) -> Rig:
         # Then the compiler takes them for parameters: free to read again in the backward pass. Else it may count a
         # weight that is made dense as cheaper to keep than what it was made of.
         mark_static_address(part)
-    limited = "recompile_limit" in signature(torch.compile).parameters
-    limit: dict[str, Any] = {"recompile_limit": MOST_COMPILATIONS} if limited else {}
     for block in blocks:
-        block.forward = torch.compile(block.forward, backend=lean_inductor, **limit)
+        block.forward = compiled(block.forward)
     facts = [f"fuse: {len(blocks)} layers compiled, {sum(groups)} adapted products merged into {len(groups)}"]
     loss = rig.loss
     if isinstance(loss, ChunkedLoss):
@@ -73,6 +71,13 @@ def compile_rig(rig: Rig) -> Rig:
         rig = replace(rig, layout=replace(rig.layout, steady=True), backpropagate=GraphedBackward())
         facts.append("fuse: micro-batches of one shape recorded as CUDA graphs")
     return replace(rig, compiled=True, facts=(*rig.facts, *facts))
+
+
+def compiled(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """A layer's `forward`, or that of a part of it, compiled when it is called, for what it is called with."""
+    limited = "recompile_limit" in signature(torch.compile).parameters
+    limit: dict[str, Any] = {"recompile_limit": MOST_COMPILATIONS} if limited else {}
+    return torch.compile(forward, backend=lean_inductor, **limit)
 
 
 @dataclass(frozen=True)

@@ -121,9 +121,9 @@ def tile_feed_forwards(rig: Rig, blocks: Sequence[torch.nn.Module], tiles: int) 
 
 
 def _compiled(run: Run) -> Run:
-    from tenfold.rig.compiling import lean_inductor  # which takes a second to import
+    from tenfold.rig.compiling import compiled  # which takes a second to import
 
-    return torch.compile(run, backend=lean_inductor)
+    return compiled(run)
 
 
 @torch.no_grad()
