@@ -20,7 +20,7 @@ from tenfold.calibrate.probe import run_probe
 from tenfold.calibrate.probes import probes_of
 from tenfold.durable import write_file
 from tenfold.errors import InputError
-from tenfold.job import training_work, work_seconds
+from tenfold.job import of_one_length, training_work, work_seconds
 from tenfold.job.fit import Observation, fit_efficiency
 from tenfold.machine import Efficiency, Machine, Overheads, calibration_file, find_compiler
 
@@ -117,10 +117,11 @@ def calibrate(
             left_out.append(f"{probe.name}: {str(error).splitlines()[0][:120]}")
             continue
         longest[needs_compiler] = max(longest[needs_compiler], time.monotonic() - began)
-        observation = Observation(training_work(probe.job(machine)), found.seconds)
+        job = probe.job(machine)
+        observation = Observation(training_work(job), found.seconds)
         observations.append(observation)
         timed.append((probe.name, observation, found.first_step_seconds))
-        if needs_compiler:
+        if needs_compiler and of_one_length(job):
             compile_seconds.append(found.first_step_seconds - found.seconds)
         tell(f"{probe.name}: {1000 * found.seconds:,.1f} ms a step")
     if not observations:

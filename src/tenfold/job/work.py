@@ -14,6 +14,7 @@ from tenfold.job.launches import (
     micro_batch_launches,
     update_launches,
 )
+from tenfold.job.recording import of_one_length
 from tenfold.workload import MicroBatch
 
 OPTIMIZER_BYTES = {"adamw": 40, "adamw_8bit": 258, "adamw_8bit_split": 449}
@@ -180,8 +181,7 @@ def _attention(job: Job, flops: float) -> dict[str, float]:
         return {"attention": flops}
     causal = 0.5 if job.shape.kind == "decoder" else 1.0
     if job.steady:
-        uniform = job.workload.longest * job.workload.rows == job.workload.tokens
-        return {"attention" if uniform else "ragged_attention": flops * causal}
+        return {"attention" if of_one_length(job) else "ragged_attention": flops * causal}
     if job.packed_tokens is None and job.largest.masked and not attention_is_written_out(job):
         return {"masked_attention": flops}
     return {"attention": flops * causal}
