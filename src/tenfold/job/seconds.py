@@ -20,6 +20,14 @@ HOST_LINKS = ((9.0, 50e9), (8.0, 25e9), (0.0, 12.5e9))
 """Bytes per second by least compute capability: 0.8 of PCI Express 5, 4 and 3 with 16 lanes (63, 31.5 and 15.8 GB/s by
 PCI-SIG's base specifications; the generation by NVIDIA's data sheets). The 0.8 is a guess, not measured."""
 
+OVERLAP = 8.0
+"""How well a GPU's computing hides its host's launches, as the power of a norm of both: 1 is their sum, infinity their
+maximum. Passes are limited by one for some layers and by the other for others, so that a step in which both take as
+long lasts 9 % longer than either. 8 foretells the rows of other shapes within 8.5 % in the mean, 12 within 8.7, the
+maximum within 9.4 (bench/results/plan_accuracy_h200.json); 3 to 6 come nearer there, 7.9 to 8.3, and are worse after
+calibration on other hosts, 7.5 to 6.7 where 8 and the maximum have 6.5 (plan_accuracy_h200_2026-11-28.json, _after,
+_warm)."""
+
 SIZES_AS_SYMBOLS = 1.4
 """A compilation for micro-batches of all sizes, which mixed lengths need (rig/compiling), beside one for the sizes that
 are met: 17.9 s beside 12.9 on one host (first step of a run less its passes, one probe of `tenfold calibrate`:
@@ -68,8 +76,16 @@ def work_seconds(work: Work, machine: Machine, efficiency: Efficiency | None = N
         + work.tokens * known.token_seconds
     )
     if machine.vendor_kind == "cuda":
-        return fixed + max(computed, launched) + max(updated, update_launched)
+        return fixed + _overlapped(computed, launched) + max(updated, update_launched)
     return fixed + computed + launched + updated + update_launched
+
+
+def _overlapped(computed: float, launched: float) -> float:
+    """Of a GPU's passes."""
+    longer = max(computed, launched)
+    if not longer:
+        return 0.0
+    return longer * (1 + (min(computed, launched) / longer) ** OVERLAP) ** (1 / OVERLAP)
 
 
 def seconds_by_part(job: Job) -> dict[str, float]:

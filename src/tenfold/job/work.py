@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from math import ceil
 
 from tenfold.job.activations import FLOAT32_BYTES, touched_bytes
-from tenfold.job.flops import attention_is_written_out, flops_by_part, frozen_flops
+from tenfold.job.flops import attention_is_written_out, flops_by_part, frozen_flops, tiled_share
 from tenfold.job.job import Job
 from tenfold.job.launches import (
     accumulating_launches,
@@ -54,6 +54,7 @@ class Work:
     attention: float = 0.0
     """FLOPs of attention by the dense kernels without a mask: above the diagonal they compute nothing."""
     ragged_attention: float = 0.0
+    """The same by the variable-length kernel, in whole tiles."""
     masked_attention: float = 0.0
     """FLOPs under a padding mask, above the diagonal too."""
     attention_tiles: float = 0.0
@@ -179,12 +180,12 @@ def _attention(job: Job, flops: float) -> dict[str, float]:
     """FLOPs by the kernel that does them. torch counts also what lies above the diagonal, and a CPU computes it."""
     if job.machine.vendor_kind == "cpu":
         return {"attention": flops}
-    causal = 0.5 if job.shape.kind == "decoder" else 1.0
-    if job.steady:
-        return {"attention" if of_one_length(job) else "ragged_attention": flops * causal}
+    causal = job.shape.kind == "decoder"
+    if job.steady and not of_one_length(job):
+        return {"ragged_attention": flops * tiled_share(job.workload, causal)}
     if job.packed_tokens is None and job.largest.masked and not attention_is_written_out(job):
         return {"masked_attention": flops}
-    return {"attention": flops * causal}
+    return {"attention": flops * (0.5 if causal else 1.0)}
 
 
 FLOAT32_TILE = 0.25
