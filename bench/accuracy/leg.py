@@ -113,6 +113,7 @@ def main() -> None:
         recipe = recipe_of(configuration, folder, work)
         if len(sys.argv) > 4:  # the run itself, in a process whose age is its own import
             from tenfold.api import plan, read_dataset, train
+            from tenfold.job.checking import MOST_TOKENS
             from tenfold.recipe import recipe_from_dict
             from tenfold.shape import read_shape
             from tenfold.workload import Workload
@@ -138,6 +139,7 @@ def main() -> None:
                 "versions": receipt.versions,
                 "others_busy_cores": others,
                 "held_gradient": False,
+                "checked_tokens": MOST_TOKENS,
             }  # fmt: skip
             out.write_text(json.dumps(row, indent=1))
             return

@@ -89,9 +89,22 @@ class Case:
 
     def predicted_wall_seconds(self, efficiency: Efficiency) -> float:
         machine = replace(self.job.machine, efficiency=efficiency)
+        if self.row["configuration"]["lengths"] != "own":
+            machine = replace(machine, overheads=replace(machine.overheads, tokens_per_second=WHOLE_WORDS))
+        checking = checking_work(self.job, self.row.get("checked_tokens", WHOLE_ROW))
         return process_seconds(
-            seconds_on(self.job, machine, training_work(self.job), evaluation_work(self.job), checking_work(self.job))
+            seconds_on(self.job, machine, training_work(self.job), evaluation_work(self.job), checking)
         )
+
+
+WHOLE_ROW = 2**31
+"""Tokens of a row that the checks before the first step ran, until later on 2026-11-28: all of them."""
+
+WHOLE_WORDS = 1.2e6
+"""Tokens a second by the tokenizer that knows whole words alone (bench/shapes.py), which all but a model's own rows
+have: 0.9 and 1.3 million on a GPU's host (bench/results/plan_accuracy_h200_2026-11-28_warm.json,
+mixed_lengths_h200_2026-11-28.json), 1.2 million in the median of plan_accuracy_cpu_2026-11-28_held-out.json. What is
+shipped is for those that merge pieces of words."""
 
 
 def held_gradient_bytes(job: Job) -> float:

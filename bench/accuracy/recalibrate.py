@@ -18,7 +18,8 @@ from tenfold.calibrate.probes import probes_of
 from tenfold.cuts import cut_from_dict
 from tenfold.job import training_work
 from tenfold.job.fit import Observation
-from tenfold.machine import Efficiency, Machine, efficiency_from, evidence, local_machine
+from tenfold.job.seconds import SIZES_AS_SYMBOLS
+from tenfold.machine import Efficiency, Machine, Overheads, efficiency_from, evidence, local_machine
 
 
 def definition(probe: Probe) -> dict[str, Any]:
@@ -70,3 +71,16 @@ def recalibrated(row: Mapping[str, Any], machine: Machine) -> Efficiency:
         if probe.name in measured
     ]
     return calibrated_efficiency(prior, seen)
+
+
+MEASURED_HERE = ("import_seconds", "compile_seconds", "saved_bytes_per_second")
+"""Overheads that `tenfold calibrate` measures beside a GPU."""
+
+
+def overheads_today(row: Mapping[str, Any], machine: Machine) -> Overheads:
+    """What a calibration's row comes to today: measured overheads as they are, the others as they are shipped. A row
+    that was measured when all sizes were compiled as symbols says so."""
+    measured = {name: row["overheads"][name] for name in MEASURED_HERE}
+    if row.get("sizes_as_symbols"):
+        measured["compile_seconds"] /= SIZES_AS_SYMBOLS
+    return replace(machine.overheads, **measured)

@@ -12,10 +12,10 @@ from typing import Any
 
 from evidence import MEASURED, PRIOR_WIDTH
 from predict import Case, cases, without_group
-from recalibrate import recalibrated
+from recalibrate import overheads_today, recalibrated
 
 from measure import RESULTS
-from tenfold.machine import Efficiency, Overheads, efficiency_from, evidence
+from tenfold.machine import Efficiency, efficiency_from, evidence
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "plan-accuracy.md"
 
@@ -139,7 +139,7 @@ def _calibrated_gpu(path: Path) -> list[str]:
     every = cases({**body, "benchmark": "plan-accuracy-gpu"})
     known = every[0].job.machine
     (row,) = body["calibrations"]
-    found = replace(known, efficiency=recalibrated(row, known), overheads=Overheads(**row["overheads"]))
+    found = replace(known, efficiency=recalibrated(row, known), overheads=overheads_today(row, known))
     lines = [
         f"## Another {body['gpu']}, {body['date']}",
         "",

@@ -170,6 +170,10 @@ class Workload:
         """
         return _packed_epoch(self, batch_rows, tokens, multiple, ragged)
 
+    def representative_bins(self, batch_rows: int, tokens: int) -> tuple[list[int], ...]:
+        """The micro-batches, first-fit decreasing, of an epoch whose rows stand at even quantiles of the histogram."""
+        return _representative_bins(self, batch_rows, tokens)
+
     def largest_padded(self, micro_rows: int, multiple: int = 1) -> MicroBatch:
         """The micro-batch with the longest row: every epoch has it."""
         rows, longest = min(micro_rows, self.rows), _padded_on(self.longest, multiple)

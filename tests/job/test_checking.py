@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import tenfold.checks.layout as layout
 from paper import machines
 from rigs import make_rig, make_rows
 from tenfold.checks.preflight import check_rig
@@ -41,6 +42,15 @@ def test_tokens_and_micro_batches_are_those_of_the_checks(tmp_path) -> None:
     assert (alone.micro_batches, alone.tokens) == (len(passes), sum(batch.tokens for batch in passes))
     counted = both.tokens - alone.tokens  # of the two shortest rows; the plan counts them as half of all
     assert sum(batch.tokens for batch in exported) <= counted <= 2 * sum(batch.tokens for batch in exported)
+
+
+def test_long_rows_are_run_in_part(tmp_path) -> None:
+    tiny_model("llama", "sft").save_pretrained(tmp_path)
+    job = job_of(str(tmp_path), LoRA(rank=4))
+    long = replace(job, workload=Workload(((layout.TOKENS, 4),), 4 * layout.TOKENS))
+    longer = replace(job, workload=Workload(((10 * layout.TOKENS, 4),), 40 * layout.TOKENS))
+    assert checking_work(longer) == checking_work(long)
+    assert checking_work(longer, 10 * layout.TOKENS).tokens == 10 * checking_work(long).tokens
 
 
 def test_nothing_is_updated_and_nothing_counted_where_nothing_is_checked(tmp_path) -> None:

@@ -13,7 +13,8 @@ from paper import CONFIG, ROWS, machines
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_paper
 from tenfold.data.tokenize import Sample
 from tenfold.job import Job, Work, evaluation_work, seconds_by_part, training_work, work_seconds
-from tenfold.job.seconds import PROCESS_PARTS, process_seconds
+from tenfold.job.flops import RAGGED_TILE, tiled_share
+from tenfold.job.seconds import OVERLAP, PROCESS_PARTS, process_seconds
 from tenfold.machine import Machine, gpu_named, local_machine
 from tenfold.rig.batch import PaddedLayout
 from tenfold.rig.filler import filled_multiple
@@ -22,6 +23,7 @@ from tenfold.workload import Workload
 
 LORA = LoRA()
 STEADY = (LORA, Pack(8192), Fuse(compile=True))
+QUERY, ATTENTION = ("q_proj",), ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 def job_of(*cuts: Cut, machine: Machine | None = None, workload: Workload = ROWS, **changes: Any) -> Job:
@@ -93,6 +95,22 @@ def test_attention_goes_to_the_kernel_that_can_do_it() -> None:
     assert work_of(LORA, workload=uniform).masked_attention == 0, "rows of one length need no mask"
 
 
+@pytest.mark.parametrize(
+    ("lengths", "causal", "tiles", "pairs"),
+    [
+        (((128, 3),), True, 3, 3 * 128**2),
+        (((129, 1),), True, 3, 129**2),
+        (((129, 1),), False, 4, 129**2),
+        (((20, 2), (256, 1)), True, 2 + 3, 2 * 20**2 + 256**2),
+    ],
+)
+def test_ragged_rows_are_attended_in_whole_tiles(lengths: Any, causal: bool, tiles: int, pairs: int) -> None:
+    workload = Workload(lengths, loss_tokens=1)
+    assert tiled_share(workload, causal) == pytest.approx(tiles * RAGGED_TILE**2 / pairs)
+    long = replace(workload, lengths=((100 * RAGGED_TILE, 1),))
+    assert tiled_share(long, causal) == pytest.approx(0.5 if causal else 1.0, rel=0.02), "the control"
+
+
 def test_fp8_products_need_compiled_layers_and_their_weights_turned() -> None:
     eager = work_of(Quantize("fp8", "fp8"), LORA, Fuse())
     compiled, kept = (work_of(Quantize("fp8", "fp8", keep), *STEADY) for keep in (False, True))
@@ -119,12 +137,26 @@ def test_evaluation_is_a_forward_pass_of_the_held_out_rows() -> None:
     assert twice.products == pytest.approx(2 * evaluated.products)
 
 
-def test_a_gpu_computes_while_its_host_launches_and_a_cpu_does_one_after_the_other() -> None:
-    work = Work(products=1e15, launches=1e5)
+@pytest.mark.parametrize("launches", [1e4, 1e5, 1e6])
+def test_a_gpu_computes_while_its_host_launches_and_a_cpu_does_one_after_the_other(launches: float) -> None:
+    """Where both take about as long neither hides the other wholly."""
+    work = Work(products=1e15, launches=launches)
     gpu, cpu = gpu_named("H200 SXM"), replace(local_machine(), flops={"float32": 1e15})
     alone = [replace(work, launches=0.0), replace(work, products=0.0)]
-    assert work_seconds(work, gpu) == max(work_seconds(one, gpu) for one in alone)
+    computed, launched = (work_seconds(one, gpu) for one in alone)
+    assert max(computed, launched) <= work_seconds(work, gpu) < 1.1 * max(computed, launched)
+    assert work_seconds(work, gpu) == pytest.approx((computed**OVERLAP + launched**OVERLAP) ** (1 / OVERLAP))
     assert work_seconds(work, cpu) == pytest.approx(sum(work_seconds(one, cpu) for one in alone))
+
+
+def test_a_gpu_updates_all_tensors_at_once_and_its_host_still_sees_each() -> None:
+    """The controls: how wide they are makes no difference, and on a CPU each costs launches of its own."""
+    few, many = (work_of(LoRA(targets=targets)).update_launches for targets in (QUERY, ATTENTION))
+    wide = work_of(LoRA(rank=64, targets=QUERY)).update_launches
+    assert 1 < many / few < 4
+    assert wide == few
+    cpu = replace(local_machine(), vendor_kind="cpu")
+    assert work_of(LORA, machine=cpu).update_launches > 5 * work_of(LORA).update_launches
 
 
 def test_every_kind_of_work_takes_time() -> None:

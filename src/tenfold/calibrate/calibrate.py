@@ -20,7 +20,7 @@ from tenfold.calibrate.probe import run_probe
 from tenfold.calibrate.probes import probes_of
 from tenfold.durable import write_file
 from tenfold.errors import InputError
-from tenfold.job import training_work, work_seconds
+from tenfold.job import of_one_length, training_work, work_seconds
 from tenfold.job.fit import Observation, fit_efficiency
 from tenfold.machine import Efficiency, Machine, Overheads, calibration_file, find_compiler
 
@@ -34,9 +34,12 @@ PRIOR_WIDTH = 0.2
 """Of a rate's logarithm before it is measured here, a factor of 1.2. Probes are small and short: given more freedom,
 they foretell real runs worse (docs/plan-accuracy.md; 0.1 to 1.0 were tried)."""
 
-CARD_WIDTH, HOST_WIDTH = 0.03, 0.5
-"""The same for a GPU whose kind was measured elsewhere: cards of one kind are alike to some percent (on a second H200
-2 % in the mean where the card is the limit), their hosts are not (a launch took 37 us there, 49 here)."""
+CARD_WIDTH, HOST_WIDTH = 0.01, 0.5
+"""The same for a GPU whose kind was measured elsewhere: cards of one kind are alike to some percent (on three H200 2 %
+in the mean where the card is the limit, but for one shape), their hosts are not (a launch took 37 us there, 49 here).
+Probes tell little of a card: those that it is the limit of were 7 to 12 % faster on all three than rates fitted to
+whole models say, and 0.03 made those models' compiled steps 5.1 % wrong in the mean, 0.01 3.4, and 0.005 3.2
+(bench/results/plan_accuracy_h200_2026-11-28.json, _after.json, _warm.json)."""
 
 LEAST_ERROR = 0.10
 """What a prediction may be off by at least, however well the probes are met: their own runs differ by some percent."""
@@ -117,10 +120,11 @@ def calibrate(
             left_out.append(f"{probe.name}: {str(error).splitlines()[0][:120]}")
             continue
         longest[needs_compiler] = max(longest[needs_compiler], time.monotonic() - began)
-        observation = Observation(training_work(probe.job(machine)), found.seconds)
+        job = probe.job(machine)
+        observation = Observation(training_work(job), found.seconds)
         observations.append(observation)
         timed.append((probe.name, observation, found.first_step_seconds))
-        if needs_compiler:
+        if needs_compiler and of_one_length(job):
             compile_seconds.append(found.first_step_seconds - found.seconds)
         tell(f"{probe.name}: {1000 * found.seconds:,.1f} ms a step")
     if not observations:

@@ -6,6 +6,7 @@ from tenfold.job.checking import checking_work
 from tenfold.job.flops import flops_by_part
 from tenfold.job.job import Job
 from tenfold.job.memory import KINDS, Moment, bytes_by_kind, moments, peak_by_blocks, peak_bytes, peak_moment
+from tenfold.job.recording import of_one_length
 from tenfold.job.seconds import process_seconds, seconds_by_part, seconds_on, work_seconds
 from tenfold.job.work import Work, evaluation_work, training_work
 
@@ -23,6 +24,7 @@ __all__ = [
     "footprint",
     "kept_bytes",
     "moments",
+    "of_one_length",
     "peak_by_blocks",
     "peak_bytes",
     "peak_moment",

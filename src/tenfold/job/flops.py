@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+from math import ceil
+
 from tenfold.job.activations import FIRST_LAYERS
 from tenfold.job.job import Job
 from tenfold.shape.families import LinearShape
+from tenfold.workload import Workload
 
 KEY_LAYERS = {"k", "v", "qkv"}
 """Linear layers that see every token in the last block too (rig/last_block)."""
@@ -34,6 +38,23 @@ def flops_by_part(job: Job) -> dict[str, float]:
         "adapters": 3 * thin - 2.0 * _thin_without_input_gradient(job) * tokens,
         "recompute": again,
     }
+
+
+RAGGED_TILE = 128
+"""Queries and keys of a tile of the variable-length kernel on a GPU, all of which it computes: torch's
+flash_fwd_launch_template.h and flash_bwd_launch_template.h; heads of 128 have half as many of one of the two."""
+
+
+@lru_cache(maxsize=1024)
+def tiled_share(workload: Workload, causal: bool) -> float:
+    """What the tiles of all rows come to beside their query-key pairs, above the diagonal too: of long rows half of
+    them where attention is causal, of short ones more than all."""
+    tiled = pairs = 0.0
+    for length, count in workload.lengths:
+        tiles = ceil(length / RAGGED_TILE)
+        tiled += count * RAGGED_TILE**2 * (tiles * (tiles + 1) / 2 if causal else tiles**2)
+        pairs += count * length**2
+    return tiled / pairs
 
 
 def frozen_flops(job: Job) -> float:

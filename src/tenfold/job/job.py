@@ -239,8 +239,13 @@ class Job:
 
     @property
     def steady(self) -> bool:
-        """Packed micro-batches have one of few lengths, and their passes are recorded as CUDA graphs."""
+        """Packed micro-batches have one of few lengths."""
         return self.compiled and self.packed_tokens is not None and self.machine.vendor_kind == "cuda"
+
+    @property
+    def records(self) -> bool:
+        """Their passes are recorded as CUDA graphs; copies to host memory are not, and tiles are not."""
+        return self.steady and not self.offloaded_layers and self.mlp_tiles == 1
 
     @property
     def filled_multiple(self) -> int:

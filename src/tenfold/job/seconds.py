@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from tenfold.job.activations import footprint
 from tenfold.job.checking import checking_work
 from tenfold.job.job import Job
 from tenfold.job.memory import MOMENT_BYTES
+from tenfold.job.recording import RECORDING, new_shapes, of_one_length
 from tenfold.job.work import Work, evaluation_work, every_micro_batch, training_work
 from tenfold.machine import Efficiency, Machine
 
@@ -17,6 +19,20 @@ TILE = 2 * 128 * 256
 HOST_LINKS = ((9.0, 50e9), (8.0, 25e9), (0.0, 12.5e9))
 """Bytes per second by least compute capability: 0.8 of PCI Express 5, 4 and 3 with 16 lanes (63, 31.5 and 15.8 GB/s by
 PCI-SIG's base specifications; the generation by NVIDIA's data sheets). The 0.8 is a guess, not measured."""
+
+OVERLAP = 8.0
+"""How well a GPU's computing hides its host's launches, as the power of a norm of both: 1 is their sum, infinity their
+maximum. Passes are limited by one for some layers and by the other for others, so that a step in which both take as
+long lasts 9 % longer than either. 8 foretells the rows of other shapes within 8.5 % in the mean, 12 within 8.7, the
+maximum within 9.4 (bench/results/plan_accuracy_h200.json); 3 to 6 come nearer there, 7.9 to 8.3, and are worse after
+calibration on other hosts, 7.5 to 6.7 where 8 and the maximum have 6.5 (plan_accuracy_h200_2026-11-28.json, _after,
+_warm)."""
+
+SIZES_AS_SYMBOLS = 1.4
+"""A compilation for micro-batches of all sizes, which mixed lengths need (rig/compiling), beside one for the sizes that
+are met: 17.9 s beside 12.9 on one host (first step of a run less its passes, one probe of `tenfold calibrate`:
+bench/results/plan_accuracy_h200_2026-11-28_warm.json); one probe both ways on two hosts, 22.4 beside 15.6
+(plan_accuracy_h200_2026-11-28_after.json, plan_accuracy_h200_2026-11-28.json)."""
 
 EVALUATION_COMPILED = 0.23
 """Of a compilation, that of the forward pass alone, which an evaluation is the first to need: 4.9 s where both passes
@@ -60,8 +76,16 @@ def work_seconds(work: Work, machine: Machine, efficiency: Efficiency | None = N
         + work.tokens * known.token_seconds
     )
     if machine.vendor_kind == "cuda":
-        return fixed + max(computed, launched) + max(updated, update_launched)
+        return fixed + _overlapped(computed, launched) + max(updated, update_launched)
     return fixed + computed + launched + updated + update_launched
+
+
+def _overlapped(computed: float, launched: float) -> float:
+    """Of a GPU's passes."""
+    longer = max(computed, launched)
+    if not longer:
+        return 0.0
+    return longer * (1 + (min(computed, launched) / longer) ** OVERLAP) ** (1 / OVERLAP)
 
 
 def seconds_by_part(job: Job) -> dict[str, float]:
@@ -83,9 +107,9 @@ def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work, che
         "tokenise": (workload.tokens + workload.evaluation_tokens) / known.tokens_per_second,
         "download": 0.0 if machine.here else stored / known.download_bytes_per_second,
         "warm_start": _preparation_seconds(job, machine, load_seconds),
-        "load": load_seconds + packed / known.stored_weights_per_second,
-        "check": work_seconds(checking, machine),
-        "compile": known.compile_seconds * compiled_graphs(job),
+        "load": load_seconds + packed / known.stored_weights_per_second + job.compiled * known.compiler_seconds,
+        "check": work_seconds(checking, machine) + job.checked * known.first_pass_seconds,
+        "compile": compiling_seconds(job, machine, training),
         "train": train_seconds + stalled_seconds(job, machine, train_seconds),
         "evaluate": work_seconds(evaluation, machine) + _compiled_for_evaluation(job, machine),
         "checkpoint": one_save_seconds(job) * (1 + (job.steps - 1) // (job.save_every_steps or job.steps)),
@@ -157,9 +181,30 @@ def compiled_graphs(job: Job) -> int:
     return 1 + (0 < job.recomputed_layers < job.shape.layers)
 
 
+def compiling_seconds(job: Job, machine: Machine, training: Work) -> float:
+    """What shapes cost that are new: layers are compiled, passes launched kernel by kernel and recorded."""
+    return compiled_graphs(job) * _graph_seconds(job, machine) + _recording_seconds(job, machine, training)
+
+
+def _graph_seconds(job: Job, machine: Machine) -> float:
+    """Of one kind of compiled graph, both passes."""
+    return machine.overheads.compile_seconds * (1.0 if of_one_length(job) else SIZES_AS_SYMBOLS)
+
+
+def _recording_seconds(job: Job, machine: Machine, training: Work) -> float:
+    """Beside the seconds of the same micro-batches if all of them were replayed."""
+    new = new_shapes(job)
+    if not new.eager:
+        return 0.0
+    eager = replace(training, launches=training.kernels, kernels=0.0)
+    slower = (work_seconds(eager, machine) - work_seconds(training, machine)) / training.micro_batches
+    launched = training.kernels / training.micro_batches * machine.efficiency.launch_seconds
+    return new.eager * max(0.0, slower) + new.recorded * RECORDING * launched
+
+
 def _compiled_for_evaluation(job: Job, machine: Machine) -> float:
     evaluates = job.workload.evaluation_tokens > 0
-    return EVALUATION_COMPILED * machine.overheads.compile_seconds if job.compiled and evaluates else 0.0
+    return EVALUATION_COMPILED * _graph_seconds(job, machine) if job.compiled and evaluates else 0.0
 
 
 def process_seconds(parts: Mapping[str, float]) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from math import ceil
 
 from tenfold.job.activations import FEED_FORWARD_LAYERS, FLOAT32_BYTES, touched_bytes
-from tenfold.job.flops import attention_is_written_out, flops_by_part, frozen_flops
+from tenfold.job.flops import attention_is_written_out, flops_by_part, frozen_flops, tiled_share
 from tenfold.job.job import Job
 from tenfold.job.launches import (
     accumulating_launches,
@@ -14,6 +14,7 @@ from tenfold.job.launches import (
     micro_batch_launches,
     update_launches,
 )
+from tenfold.job.recording import of_one_length
 from tenfold.workload import MicroBatch
 
 OPTIMIZER_BYTES = {"adamw": 40, "adamw_8bit": 258, "adamw_8bit_split": 449}
@@ -53,6 +54,7 @@ class Work:
     attention: float = 0.0
     """FLOPs of attention by the dense kernels without a mask: above the diagonal they compute nothing."""
     ragged_attention: float = 0.0
+    """The same by the variable-length kernel, in whole tiles."""
     masked_attention: float = 0.0
     """FLOPs under a padding mask, above the diagonal too."""
     attention_tiles: float = 0.0
@@ -99,7 +101,6 @@ def training_work(job: Job) -> Work:
     eager = not _is_compiled(job)
     touched = job.epochs_trained * touched_bytes(job, every_micro_batch(job)) * (1 + 0.5 * repeated) if eager else 0.0
     attention = _attention(job, parts["attention"] + repeated * attention_forward)
-    recorded = job.steady and not job.offloaded_layers and job.mlp_tiles == 1
     passes_launches = job.micro_batches * micro_batch_launches(job)
     passes_launches += max(0.0, job.micro_batches - job.steps) * accumulating_launches(job)
     return Work(
@@ -117,8 +118,8 @@ def training_work(job: Job) -> Work:
         paged_bytes=_paged_bytes(job),
         update_bytes=job.steps * job.trained_parameters * _optimizer_bytes(job),
         update_launches=job.steps * update_launches(job),
-        launches=0.0 if recorded else passes_launches,
-        kernels=passes_launches if recorded else 0.0,
+        launches=0.0 if job.records else passes_launches,
+        kernels=passes_launches if job.records else 0.0,
         micro_batches=job.micro_batches,
         steps=job.steps,
         tokens=job.tokens_trained,
@@ -178,13 +179,12 @@ def _attention(job: Job, flops: float) -> dict[str, float]:
     """FLOPs by the kernel that does them. torch counts also what lies above the diagonal, and a CPU computes it."""
     if job.machine.vendor_kind == "cpu":
         return {"attention": flops}
-    causal = 0.5 if job.shape.kind == "decoder" else 1.0
-    if job.steady:
-        uniform = job.workload.longest * job.workload.rows == job.workload.tokens
-        return {"attention" if uniform else "ragged_attention": flops * causal}
+    causal = job.shape.kind == "decoder"
+    if job.steady and not of_one_length(job):
+        return {"ragged_attention": flops * tiled_share(job.workload, causal)}
     if job.packed_tokens is None and job.largest.masked and not attention_is_written_out(job):
         return {"masked_attention": flops}
-    return {"attention": flops * causal}
+    return {"attention": flops * (0.5 if causal else 1.0)}
 
 
 FLOAT32_TILE = 0.25
@@ -360,7 +360,7 @@ def _dequantized_bytes(job: Job) -> float:
     """
     if not job.quantized:
         return 0.0
-    again = 1.0 + _tiled_share(job)
+    again = 1.0 + _made_again(job)
     weights, stored = again * job.shape.block_parameters, again * job.stored_bytes
     repeated = job.recomputed_layers / job.shape.layers
     if job.keeps_ready:
@@ -373,7 +373,7 @@ def _dequantized_bytes(job: Job) -> float:
     return job.micro_batches * (made + 2.0 * weights)
 
 
-def _tiled_share(job: Job) -> float:
+def _made_again(job: Job) -> float:
     """Of all frozen weights those that are made dense for every tile, times the tiles beyond the first."""
     wide = sum(x.in_features * x.out_features for x in job.shape.block_linears)
     tiled = sum(x.in_features * x.out_features for x in job.shape.block_linears if x.name in FEED_FORWARD_LAYERS)

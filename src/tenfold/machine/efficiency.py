@@ -82,10 +82,14 @@ class Overheads:
     load_seconds: float
     load_bytes_per_second: float
     """Of weight files: read, hashed, put in place."""
+    compiler_seconds: float
+    """Of the compiler, where layers are compiled: imported and its processes started while weights are loaded."""
+    first_pass_seconds: float
+    """Of the first pass: a GPU's kernels are loaded when they are first used (CUDA's lazy loading)."""
     stored_weights_per_second: float
     """Weights made fp8, int8 or nf4 while they are loaded."""
     compile_seconds: float
-    """Of the first kind of layer, and of each further kind of compiled graph."""
+    """Of a kind of compiled graph, both passes, where all rows are equally long."""
     save_seconds: float
     saved_bytes_per_second: float
     """Of adapters, models and saved states, forced to disk."""

@@ -27,7 +27,7 @@ from tenfold.job import (
     training_work,
     work_seconds,
 )
-from tenfold.job.seconds import blocks_copied_beside, compiled_graphs, one_save_seconds, saved_share, stalled_seconds
+from tenfold.job.seconds import blocks_copied_beside, compiling_seconds, one_save_seconds, saved_share, stalled_seconds
 from tenfold.machine import Machine
 from tenfold.planner.keeping import Room, most_offloaded, solve_checkpoint, tiled_checkpoints
 from tenfold.planner.options import (
@@ -113,7 +113,7 @@ class Combination:
         """Of all that is billed the part that a checkpoint changes."""
         found = self.with_checkpoint(cut)
         seconds = work_seconds(found.training, machine)
-        compiling = machine.overheads.compile_seconds * compiled_graphs(found.job)
+        compiling = compiling_seconds(found.job, machine, found.training)
         return compiling + seconds + stalled_seconds(found.job, machine, seconds)
 
     def least_bytes(self) -> float:
