@@ -84,23 +84,27 @@ class Around(Protocol):
 
 
 class PlacedForward:
-    """A block's `forward`, run so that what autograd keeps of it goes where its place says.
+    """A block's `forward`, run so that what autograd keeps of it, if it keeps anything, goes where its place says.
 
     It stands before the block's own as an attribute of the instance. The switch that transformers has for this is not
     used: after version 5.17 it is inside of what torch.compile traces, which then leaves the block as it is written.
     """
 
     def __init__(self, block: torch.nn.Module, around: Around) -> None:
-        before = block.forward
-        self.own: Any = before.own if isinstance(before, PlacedForward) else before
-        self._block, self._around = block, around
+        self.own: Any = _own_forward(block)
+        self._around = around
 
     def __call__(self, *inputs: Any, **keywords: Any) -> torch.Tensor:
         """As the block's own. A block that may run twice gets no cache of keys and values, which would see both."""
-        if not self._block.training:
+        if not torch.is_grad_enabled():
             return self.own(*inputs, **keywords)
         without = {name: None for name in ("past_key_values", "layer_past") if name in keywords}
         return self._around(partial(self.own, **{**keywords, **without}), *inputs)
+
+
+def _own_forward(block: torch.nn.Module) -> Any:
+    found = block.forward
+    return found.own if isinstance(found, PlacedForward) else found
 
 
 def _apply(rig: Rig, blocks: list[GradientCheckpointingLayer], cut: Checkpoint) -> None:
@@ -109,7 +113,7 @@ def _apply(rig: Rig, blocks: list[GradientCheckpointingLayer], cut: Checkpoint) 
     tile_feed_forwards(rig, blocks, 1)
     tile_feed_forwards(rig, [b for b, place in zip(blocks, places, strict=True) if place.recomputed], cut.mlp_tiles)
     for number, (block, place) in enumerate(zip(blocks, places, strict=True)):
-        around: Around = partial(checkpoint, use_reentrant=False) if place.recomputed else _as_it_is
+        around: Around | None = partial(checkpoint, use_reentrant=False) if place.recomputed else None
         if shared is not None and (place.offloaded or place.follows):
             around = OffloadedBlock(
                 shared,
@@ -118,11 +122,7 @@ def _apply(rig: Rig, blocks: list[GradientCheckpointingLayer], cut: Checkpoint) 
                 offloaded=place.offloaded,
                 recomputed=place.recomputed,
             )
-        block.forward = PlacedForward(block, around)
-
-
-def _as_it_is(function: partial[torch.Tensor], /, *inputs: Any) -> torch.Tensor:
-    return function(*inputs)
+        block.forward = _own_forward(block) if around is None else PlacedForward(block, around)
 
 
 def _weights(block: torch.nn.Module) -> Iterator[torch.Tensor]:

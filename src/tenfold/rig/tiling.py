@@ -24,8 +24,8 @@ PROBED_TOKENS = 6
 
 
 class TiledForward:
-    """The `forward` of a feed-forward part in training, in tiles. It stands before the module's own as an attribute of
-    the instance."""
+    """The `forward` of a feed-forward part in tiles, where a backward pass may follow. It stands before the module's own
+    as an attribute of the instance."""
 
     def __init__(self, module: torch.nn.Module, tiles: int, run: Run) -> None:
         """`run`: the module's own, or what computes the same."""
@@ -35,7 +35,7 @@ class TiledForward:
     @torch.compiler.disable  # pyright: ignore[reportUntypedFunctionDecorator]  # torch gives it no type
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., H] to [..., H]."""
-        if not (self._module.training and torch.is_grad_enabled()):
+        if not torch.is_grad_enabled():
             return self.own(hidden)
         learns = [weight for weight in self._module.parameters() if weight.requires_grad]
         tokens = hidden.flatten(0, -2)[None]  # of all rows, so that each tile is contiguous
