@@ -14,7 +14,7 @@ from torch._dynamo.utils import counters
 from rigs import COMPILES, make_rig, make_rows, relative_error, step_gradient
 from tenfold.cuts import Checkpoint, Cut, Fuse, LoRA, Pack, Quantize, on_rig
 from tenfold.errors import InputError, NoEffect
-from tenfold.rig import offloading
+from tenfold.rig import checkpointing, offloading
 from tenfold.rig.checkpointing import PlacedForward, places_of
 from tenfold.rig.offloading import HostLink, OffloadedCall
 from tenfold.rig.rig import Rig
@@ -298,13 +298,19 @@ def test_evaluation_copies_nothing(copies: list[str]) -> None:
 
 
 def test_a_shrunken_rig_says_what_it_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the device is not the host, what is left at last is to let inputs wait there."""
+    """Where the device is not the host inputs can wait there; what is left at last are tiles."""
     from tenfold.rig.shrinking import shrink
 
     monkeypatch.setattr(offloading, "HostLink", lambda device: None)
+    monkeypatch.setattr(checkpointing, "tile_feed_forwards", lambda *_: None)  # which looks at the device
     rig = replace(Checkpoint(3).apply(learning("llama")), device=torch.device("cuda"))
     rig = replace(rig, layout=replace(rig.layout, rows=1))  # type: ignore[type-var]
     smaller = shrink(rig, 30)
     assert smaller is not None
-    assert smaller[1] == "3 of 3 blocks recomputed, 2 of 3 blocks in host memory until their backward pass"
+    away = "2 of 3 blocks in host memory until their backward pass"
+    assert smaller[1] == f"3 of 3 blocks recomputed, {away}"
+    for tiles in (4, 16, 64):
+        smaller = shrink(smaller[0], 30)
+        assert smaller is not None
+        assert smaller[1] == f"3 of 3 blocks recomputed, their feed-forward parts in {tiles} tiles, {away}"
     assert shrink(smaller[0], 30) is None

@@ -96,13 +96,13 @@ def test_no_dense_weight_is_kept_for_the_backward_pass(storage: Storage, compute
 def test_layers_are_compiled_whatever_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
     """A second rig of a process, though the layers of the first are as many as torch's own limit, here two."""
     monkeypatch.setattr(compiling, "lean_inductor", lambda graph, inputs: graph)
-    monkeypatch.setattr(tracing, "recompile_limit", 2)
-    for rank in (1, 2):
-        rig = compiled("llama", Fuse(loss_rows=300, compile=True), rank=rank)
-        graphs = counters["stats"]["unique_graphs"]
-        for batch in rig.layout(SHORT):
-            rig.loss(rig.model, batch)
-        assert counters["stats"]["unique_graphs"] >= graphs + 2
+    with tracing.patch(recompile_limit=2):
+        for rank in (1, 2):
+            rig = compiled("llama", Fuse(loss_rows=300, compile=True), rank=rank)
+            graphs = counters["stats"]["unique_graphs"]
+            for batch in rig.layout(SHORT):
+                rig.loss(rig.model, batch)
+            assert counters["stats"]["unique_graphs"] >= graphs + 2
 
 
 def by_mask(query, key, value, starts, *others, scale, window_size):

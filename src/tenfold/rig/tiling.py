@@ -24,8 +24,10 @@ PROBED_TOKENS = 6
 
 
 class TiledForward:
-    """The `forward` of a feed-forward part in tiles, where a backward pass may follow. It stands before the module's own
-    as an attribute of the instance."""
+    """The `forward` of a feed-forward part in tiles, where a backward pass may follow.
+
+    It stands before the module's own as an attribute of the instance.
+    """
 
     def __init__(self, module: torch.nn.Module, tiles: int, run: Run) -> None:
         """`run`: the module's own, or what computes the same."""
