@@ -59,8 +59,8 @@ class Widest(TorchDispatchMode):
 @pytest.mark.parametrize("name", CUTS)
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt2"])
 def test_gives_the_same_gradients(family: str, name: str, cut: Checkpoint) -> None:
-    if name == "compiled" and family == "gpt2":
-        pytest.skip("its layers are not merged")
+    if name == "compiled" and family != "llama":
+        pytest.skip("a minute of compiling that shows nothing else")
     rig = learning(family, CUTS[name])
     loss, gradient = step_gradient(rig, ROWS)
     found, gradient_found = step_gradient(cut.apply(rig), ROWS)
