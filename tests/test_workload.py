@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import pytest
 
 from tenfold.data.tokenize import Sample
-from tenfold.workload import MicroBatch, Workload, _buckets, filling_step
+from tenfold.workload import MicroBatch, Workload, _buckets, filling_step, power_of_two
 
 DRAWS = 300
 
@@ -24,6 +24,11 @@ def make_lengths(rows: int = 397, seed: int = 0) -> list[int]:
 
 def make_workload(lengths: Sequence[int]) -> Workload:
     return Workload(tuple(sorted(Counter(lengths).items())), loss_tokens=len(lengths))
+
+
+@pytest.mark.parametrize(("least", "found"), [(1, 1), (2, 2), (3, 4), (8, 8), (9, 16)])
+def test_power_of_two(least: int, found: int) -> None:
+    assert power_of_two(least) == found
 
 
 def test_counts_samples() -> None:

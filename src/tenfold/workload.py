@@ -228,6 +228,11 @@ def _packed_epoch(workload: Workload, batch_rows: int, tokens: int, multiple: in
     return Epoch(max(ceil(workload.rows / batch_rows), scale * len(bins)), filled, pairs, buckets)
 
 
+def power_of_two(least: int) -> int:
+    """The smallest power of two that is not below `least`."""
+    return 1 << (least - 1).bit_length()
+
+
 def filling_step(size: int, least: int) -> int:
     """To a multiple of what `size` is filled up where sizes shall repeat: a power of two, so that at most an eighth is
     filler and an octave has eight sizes, but `least` for short ones."""

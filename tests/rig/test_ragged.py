@@ -8,12 +8,7 @@ import torch
 from rigs import make_rows
 from tenfold.rig.batch import IGNORED
 from tenfold.rig.packing import STEPS_OF_LENGTH, PackedLayout, filling_rows
-from tenfold.rig.ragged import attend_ragged, power_of_two, ragged_rows
-
-
-@pytest.mark.parametrize(("least", "found"), [(1, 1), (2, 2), (3, 4), (8, 8), (9, 16)])
-def test_power_of_two(least: int, found: int) -> None:
-    assert power_of_two(least) == found
+from tenfold.rig.ragged import attend_ragged, ragged_rows
 
 
 def test_rows_of_one_length_are_uniform() -> None:

@@ -23,7 +23,7 @@ AMONG = 64
 """The shortest rows of so many: enough to differ in length, few enough to cost a second on any model."""
 
 TOKENS = 256
-"""Of each row: what is longer shows no more, and is run here as no plan counts it, with nothing recomputed."""
+"""Of each row: what is longer shows no more, and is run here as no plan counts the memory of, layers as written."""
 
 MOST_COMPARED = 2**24
 """Numbers of the gradient that are held for comparison, the smallest tensors first: 64 MiB."""

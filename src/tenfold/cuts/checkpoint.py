@@ -41,7 +41,7 @@ class Checkpoint(Cut):
         return job.keeping(min(self.layers, job.shape.layers), offloaded, self.mlp_tiles)
 
     def apply(self, rig: Rig) -> Rig:
-        """Set each block's own switch."""
+        """Stand before each block's `forward`."""
         from tenfold.rig.checkpointing import checkpoint_blocks
 
         return checkpoint_blocks(rig, self)

@@ -8,7 +8,7 @@ from math import ceil
 from typing import NamedTuple
 
 from tenfold.job.job import STEPS_OF_LENGTH, Job
-from tenfold.workload import Workload, filling_step
+from tenfold.workload import Workload, filling_step, power_of_two
 
 EAGER_CALLS, MOST_GRAPHS = 2, 24
 """How often a shape runs launch by launch before it is recorded, and how many are recorded: rig/graphs."""
@@ -77,12 +77,8 @@ def _shape(rows: list[int], multiple: int, loss_share: float) -> tuple[int, ...]
     if filled == tokens and longest == min(rows):
         return filled, len(rows), longest, of_logits
     count = len(rows) + ceil((filled - tokens) / longest)
-    return filled, _power_of_two(max(count, filled // TOKENS_A_PLACE)), _limit(longest), of_logits
+    return filled, power_of_two(max(count, filled // TOKENS_A_PLACE)), _limit(longest), of_logits
 
 
 def _limit(longest: int) -> int:
-    return _power_of_two(max(longest, SHORTEST_LIMIT))
-
-
-def _power_of_two(least: int) -> int:
-    return 1 << (least - 1).bit_length()
+    return power_of_two(max(longest, SHORTEST_LIMIT))

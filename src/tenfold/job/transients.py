@@ -51,9 +51,7 @@ def backward_bytes(job: Job, share: float = 1.0, final: bool = True) -> float:
     shape, size = job.shape, job.dtype_bytes
     tokens, hidden = job.largest.tokens, shape.hidden_size
     if job.compiled and job.adapted:
-        wide = job.machine.overheads.compiled_widths * shape.intermediate_size * size
-        rounded = 2.0 * shape.intermediate_size if job.computes_fp8 else 0.0
-        return tokens * (share * (wide + rounded) + 2 * hidden * size) + _dense_at_once(job)
+        return tokens * (share * _compiled_width(job) + 2 * hidden * size) + _dense_at_once(job)
     wide = hidden * size + share * feed_forward_width(job)
     if shape.post_norm or (
         not final and shape.post_norms
@@ -73,16 +71,11 @@ def tiled_block_bytes(job: Job, block: float) -> float:
     shape, size = job.shape, job.dtype_bytes
     micro = job.largest
     kept = feed_forward_bytes(job, micro)
-    if job.compiled and job.adapted:
-        made = job.machine.overheads.compiled_widths * shape.intermediate_size * size
-        made += 2.0 * shape.intermediate_size if job.computes_fp8 else 0.0
-    else:
-        made = feed_forward_width(job)
+    made = _compiled_width(job) if job.compiled and job.adapted else feed_forward_width(job)
     hidden = shape.hidden_size * size
     query, key = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     of_a_tile = micro.tokens * made + kept - (0.0 if job.compiled else micro.tokens * hidden)  # its input is a view
-    beside = BESIDE_A_TILE["cuda" if job.machine.vendor_kind == "cuda" else "cpu"]
-    tile = micro.tokens * beside * hidden + of_a_tile / job.mlp_tiles
+    tile = micro.tokens * BESIDE_A_TILE[job.machine.vendor_kind] * hidden + of_a_tile / job.mlp_tiles
     attention = micro.tokens * (2 * hidden + (2 * query + 2 * key) * size + query * FLOAT32_BYTES)
     return block - kept + max(tile, attention) + _dense_at_once(job)
 
@@ -93,6 +86,12 @@ in the one run that was measured (131,072 tokens, 8B: bench/results/longest_llam
 
 RMS_BACKWARD = 4.75
 """Float32 copies of its input that a root-mean-square norm's backward pass holds at once, operation by operation."""
+
+
+def _compiled_width(job: Job) -> float:
+    """Bytes a token that a compiled backward pass holds in the feed-forward part; fp8 products also round to two."""
+    rounded = 2.0 * job.shape.intermediate_size if job.computes_fp8 else 0.0
+    return job.machine.overheads.compiled_widths * job.shape.intermediate_size * job.dtype_bytes + rounded
 
 
 def feed_forward_width(job: Job) -> float:

@@ -18,14 +18,15 @@ from tenfold.rig.graphs import GraphedBackward
 from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.offloading import OffloadedBlock, Offloading
 from tenfold.rig.rig import Rig
-from tenfold.rig.tiling import tile_feed_forwards
+from tenfold.rig.stand_in import StandIn, own_forward
+from tenfold.rig.tiling import tile_feed_forwards, untile_feed_forwards
 
 
 def checkpoint_blocks(rig: Rig, cut: Checkpoint) -> Rig:
     """The rig with so many blocks recomputed and so many offloaded, whatever was set before.
 
     Raises NoEffect without blocks, InputError if there are fewer. Recorded passes are given up where blocks are
-    offloaded: a recording may not allocate pinned memory.
+    offloaded, since a recording may not allocate pinned memory, or run in tiles, which was not tried.
     """
     blocks = [module for module in rig.model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not blocks or (cut.layers, cut.offload) == (0, 0):
@@ -76,22 +77,22 @@ def places_of(cut: Checkpoint, blocks: int) -> list[Place]:
 
 
 class Around(Protocol):
-    """How a block is run in training: (function, *inputs) to its result."""
+    """How a block is run where a backward pass may follow: (function, *inputs) to its result."""
 
     def __call__(self, function: partial[torch.Tensor], /, *inputs: Any) -> torch.Tensor:
         """As `function(*inputs)`."""
         ...
 
 
-class PlacedForward:
+class PlacedForward(StandIn):
     """A block's `forward`, run so that what autograd keeps of it, if it keeps anything, goes where its place says.
 
-    It stands before the block's own as an attribute of the instance. The switch that transformers has for this is not
-    used: after version 5.17 it is inside of what torch.compile traces, which then leaves the block as it is written.
+    The switch that transformers has for this is not used: after version 5.17 it is inside of what torch.compile traces,
+    which then leaves the block as it is written.
     """
 
     def __init__(self, block: torch.nn.Module, around: Around) -> None:
-        self.own: Any = _own_forward(block)
+        super().__init__(block)
         self._around = around
 
     def __call__(self, *inputs: Any, **keywords: Any) -> torch.Tensor:
@@ -102,16 +103,12 @@ class PlacedForward:
         return self._around(partial(self.own, **{**keywords, **without}), *inputs)
 
 
-def _own_forward(block: torch.nn.Module) -> Any:
-    found = block.forward
-    return found.own if isinstance(found, PlacedForward) else found
-
-
 def _apply(rig: Rig, blocks: list[GradientCheckpointingLayer], cut: Checkpoint) -> None:
     shared = Offloading(rig.device) if cut.offload else None
     places = places_of(cut, len(blocks))
-    tile_feed_forwards(rig, blocks, 1)
-    tile_feed_forwards(rig, [b for b, place in zip(blocks, places, strict=True) if place.recomputed], cut.mlp_tiles)
+    untile_feed_forwards(blocks)
+    if cut.mlp_tiles > 1:
+        tile_feed_forwards(rig, [b for b, place in zip(blocks, places, strict=True) if place.recomputed], cut.mlp_tiles)
     for number, (block, place) in enumerate(zip(blocks, places, strict=True)):
         around: Around | None = partial(checkpoint, use_reentrant=False) if place.recomputed else None
         if shared is not None and (place.offloaded or place.follows):
@@ -122,7 +119,7 @@ def _apply(rig: Rig, blocks: list[GradientCheckpointingLayer], cut: Checkpoint) 
                 offloaded=place.offloaded,
                 recomputed=place.recomputed,
             )
-        block.forward = _own_forward(block) if around is None else PlacedForward(block, around)
+        block.forward = own_forward(block) if around is None else PlacedForward(block, around)
 
 
 def _weights(block: torch.nn.Module) -> Iterator[torch.Tensor]:

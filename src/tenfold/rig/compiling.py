@@ -38,7 +38,7 @@ are right (tests/rig/test_compiling.py). On GPUs, where plans compile, attention
 MOST_COMPILATIONS = 64
 """Of layers in one process; torch's own limit is 8, after which layers run as written. A rig has two to four, and as
 many for passes without gradients; but transformers has one function for the layers of all models, so that those of all
-rigs count together. Torches before 2.13 know no limit for one function."""
+rigs count together. Older torches know no limit for one function."""
 
 
 def compile_rig(rig: Rig) -> Rig:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch.nn.attention.varlen import varlen_attn
 
+from tenfold.workload import power_of_two
+
 _varlen: Callable[..., torch.Tensor] = (
     partial(varlen_attn, enable_gqa=True) if "enable_gqa" in inspect.signature(varlen_attn).parameters else varlen_attn  # type: ignore[assignment]
 )
@@ -55,11 +57,6 @@ def ragged_rows(rows: Sequence[int], filling: Sequence[int] = ()) -> Ragged:
     starts[0] = 0
     starts[1 : len(lengths) + 1] = ends
     return Ragged(starts.int(), power_of_two(max(*lengths, SHORTEST_LIMIT)), uniform=False)
-
-
-def power_of_two(least: int) -> int:
-    """The smallest power of two that is not below `least`."""
-    return 1 << (least - 1).bit_length()
 
 
 def attend_ragged(

@@ -17,21 +17,19 @@ from tenfold.errors import InputError
 from tenfold.rig.precision import autocast
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.rig import Rig
+from tenfold.rig.stand_in import StandIn, own_forward
 
 Run = Callable[[torch.Tensor], torch.Tensor]
 
 PROBED_TOKENS = 6
 
 
-class TiledForward:
-    """The `forward` of a feed-forward part in tiles, where a backward pass may follow.
-
-    It stands before the module's own as an attribute of the instance.
-    """
+class TiledForward(StandIn):
+    """The `forward` of a feed-forward part in tiles, where a backward pass may follow."""
 
     def __init__(self, module: torch.nn.Module, tiles: int, run: Run) -> None:
         """`run`: the module's own, or what computes the same."""
-        self.own: Run = own_forward(module)
+        super().__init__(module)
         self._module, self._tiles, self._run = module, tiles, run
 
     @torch.compiler.disable  # pyright: ignore[reportUntypedFunctionDecorator]  # torch gives it no type
@@ -45,12 +43,6 @@ class TiledForward:
         tile = -(-tokens.shape[1] // self._tiles)
         output = _Tiles.apply(held, self._run, tile, _autocast(hidden.device.type), *learns)
         return output.view(hidden.shape)  # type: ignore[union-attr]
-
-
-def own_forward(module: torch.nn.Module) -> Any:
-    """A module's `forward`, without the tiles before it."""
-    found = module.forward
-    return found.own if isinstance(found, TiledForward) else found
 
 
 class _Held(torch.autograd.Function):
@@ -103,23 +95,30 @@ def _autocast(kind: str) -> Callable[[], AbstractContextManager[Any]]:
 
 
 def tile_feed_forwards(rig: Rig, blocks: Sequence[torch.nn.Module], tiles: int) -> None:
-    """Let the feed-forward parts of these blocks run in so many tiles; in one, as they were.
+    """Let the feed-forward parts of these blocks run in so many tiles.
 
     Raises InputError where a block has none of its own, where it gives tokens together what it does not give them
     apart, or where it draws random numbers, which its second run would draw anew.
     """
     for block in blocks:
-        part = getattr(block, "mlp", None)
-        if tiles == 1:
-            if isinstance(part, torch.nn.Module):
-                part.forward = own_forward(part)
-            continue
-        if not isinstance(part, torch.nn.Module):
+        part = _part_of(block)
+        if part is None:
             raise InputError(f"cuts.checkpoint.mlp_tiles: {type(block).__name__} has no module mlp; leave it out")
         if block is blocks[0] and (fault := _fault(rig, part)):
             raise InputError(f"cuts.checkpoint.mlp_tiles: {type(part).__name__} {fault}; leave it out")
         own = own_forward(part)
         part.forward = cast("Any", TiledForward(part, tiles, _compiled(own) if rig.compiled else own))
+
+
+def untile_feed_forwards(blocks: Sequence[torch.nn.Module]) -> None:
+    """Let them run in one piece, as they were."""
+    for part in filter(None, map(_part_of, blocks)):
+        part.forward = own_forward(part)
+
+
+def _part_of(block: torch.nn.Module) -> torch.nn.Module | None:
+    part = getattr(block, "mlp", None)
+    return part if isinstance(part, torch.nn.Module) else None
 
 
 def _compiled(run: Run) -> Run:
