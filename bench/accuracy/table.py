@@ -34,8 +34,9 @@ more sizes, which took up to 400 MB more. Hosts are shared: since 2026-11-28 a p
 after each run, and a run on a computer more than 8 % off from its calibration shows its memory alone. The second table
 of those that nothing was fitted to was calibrated 50 minutes after its runs: the calibration before them fell into a
 minute in which copies were twice as fast as in all of them (both stand in the file). On GPUs the run of llama packed
-and compiled held 14.2 GB where its step takes 10.7: the checks before the first step ran four whole rows of 1,024
-tokens with nothing compiled or recomputed; since later on 2026-11-28 they run 256 of each, recomputed as planned.
+and compiled held 14.2 GB where its step takes 10.7, most likely in the checks before the first step, which ran four
+whole rows of 1,024 tokens with nothing compiled or recomputed; since later on 2026-11-28 they run 256 of each,
+recomputed as planned.
 """
 
 
