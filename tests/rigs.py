@@ -12,6 +12,7 @@ from tenfold.machine import find_compiler
 from tenfold.rig.batch import PaddedLayout
 from tenfold.rig.compiling import COMPILES_ON_CPUS, TORCH
 from tenfold.rig.loss import classification_loss, next_token_loss
+from tenfold.rig.model import looks_back_only
 from tenfold.rig.rig import Rig, Source, Task
 from tiny import VOCABULARY, tiny_model
 
@@ -40,7 +41,7 @@ def make_rig(family: str, task: Task, seed: int = 0) -> Rig:
         task=task,
         source=Source(family),
         device=torch.device("cpu"),
-        layout=PaddedLayout(4, int(model.config.pad_token_id or 0)),
+        layout=PaddedLayout(4, int(model.config.pad_token_id or 0), causal=looks_back_only(model)),
         loss=classification_loss if task == "classify" else next_token_loss,
         labels=("a", "b", "c") if task == "classify" else (),
         new_modules=("score",) if task == "classify" and hasattr(model, "score") else (),

@@ -12,9 +12,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from rigs import make_rig, make_rows, relative_error, step_gradient
 from tenfold.cuts import Checkpoint, Cut, Fuse, Pack, on_rig
 from tenfold.rig.batch import PaddedLayout
+from tenfold.rig.model import looks_back_only
 from tenfold.rig.rig import Task
 from tenfold.rig.segments import segment_rows
-from tiny import DECODERS, FAMILIES
+from tiny import DECODERS, ENCODERS, FAMILIES
 
 TOLERANCE = 2e-6
 """Relative; float32 has 1.2e-7, and the sums run in another order."""
@@ -50,9 +51,27 @@ def test_accumulation_changes_nothing(family: str, task: Task) -> None:
     rig = make_rig(family, task)
     pad_id = int(rig.model.config.pad_token_id or 0)
     loss, gradient = step_gradient(replace(rig, layout=PaddedLayout(8, pad_id)), rows)
-    one_loss, one_gradient = step_gradient(replace(rig, layout=PaddedLayout(1, pad_id)), rows)
-    assert one_loss == pytest.approx(loss, rel=TOLERANCE)
-    assert relative_error(gradient, one_gradient) < TOLERANCE
+    for layout in (PaddedLayout(1, pad_id), replace(rig.layout, rows=8), replace(rig.layout, rows=3)):  # type: ignore[type-var]
+        other_loss, other_gradient = step_gradient(replace(rig, layout=layout), rows)
+        assert other_loss == pytest.approx(loss, rel=TOLERANCE)
+        assert relative_error(gradient, other_gradient) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", sorted(DECODERS))
+def test_decoders_need_no_mask_of_padding(family: str) -> None:
+    """Those whose every layer looks back only, by what their own layers say."""
+    assert looks_back_only(make_rig(family, "sft").model)
+
+
+@pytest.mark.parametrize("family", sorted(ENCODERS))
+def test_a_model_that_looks_both_ways_sees_padding_without_a_mask(family: str) -> None:
+    """The control: leaving the mask out is noticed."""
+    rows = make_rows("classify")
+    rig = make_rig(family, "classify")
+    assert not looks_back_only(rig.model)
+    _, gradient = step_gradient(rig, rows)
+    _, seen = step_gradient(replace(rig, layout=replace(rig.layout, causal=True)), rows)  # type: ignore[type-var]
+    assert relative_error(gradient, seen) > 100 * TOLERANCE
 
 
 @pytest.mark.parametrize(("family", "task"), CASES)

@@ -20,13 +20,14 @@ import pytest
 import torch
 import transformers
 from torch._dynamo.utils import counters
+from torch.profiler import ProfilerActivity, profile
 
 from rigs import make_rows, relative_error
 from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, on_rig
 from tenfold.data.tokenize import Sample
 from tenfold.rig.batch import Batch, PaddedLayout
 from tenfold.rig.graphs import RecordingFailed
-from tenfold.rig.model import build_rig, rig_around
+from tenfold.rig.model import build_rig, needs_no_mask, rig_around
 from tenfold.rig.rig import Rig, Source
 from tenfold.rig.shrinking import recover
 from tenfold.rig.storage.storage import ENCODING_BYTES
@@ -63,7 +64,7 @@ def llama(dtype: torch.dtype, quantize: Quantize | None = None) -> Rig:
     )  # fmt: skip
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
     rig = rig_around(model.cuda(), "sft")
-    rig = replace(rig, layout=PaddedLayout(16, 0))
+    rig = replace(rig, layout=PaddedLayout(16, 0, causal=needs_no_mask(model, rig.device, dtype)))
     rig = on_rig((*([quantize] if quantize else []), LoRA(rank=8, alpha=16.0)), rig)
     for name, weight in rig.trainable:
         if "lora_B" in name:
@@ -94,6 +95,20 @@ def precise(model, loss, batch, loss_tokens, dtype):
 def reference() -> tuple[float, torch.Tensor]:
     rig = llama(torch.float32)
     return gradient(replace(rig, backpropagate=precise), make_rows("sft", count=16, longest=100))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available() or torch.cuda.get_device_capability() < (9, 0), reason="no Hopper")
+@pytest.mark.parametrize("checkpoint", [(), (Checkpoint(3),)], ids=["kept", "recomputed"])
+def test_only_shapes_that_come_again_are_planned(checkpoint: tuple[Cut, ...]) -> None:
+    """cuDNN's attention, which torch prefers, makes a plan for each shape; the control are rows of one length."""
+    rig = on_rig((Fuse(loss_rows=64), *checkpoint), llama(torch.bfloat16))
+    rig.model.train()
+    mixed = make_rows("sft", count=16, longest=100)
+    longest = max(mixed, key=lambda row: len(row.input_ids))
+    for rows, planned in ((mixed, False), ([longest] * 4, True)):
+        with profile(activities=[ProfilerActivity.CPU]) as found:
+            gradient(rig, rows)
+        assert any("cudnn_attention" in event.key for event in found.key_averages()) == planned
 
 
 @pytest.mark.parametrize("name", CASES)

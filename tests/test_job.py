@@ -24,6 +24,7 @@ from tenfold.machine import local_machine  # noqa: E402
 from tenfold.rig.batch import PaddedLayout  # noqa: E402
 from tenfold.rig.compiling import TORCH  # noqa: E402
 from tenfold.rig.loss import classification_loss, next_token_loss  # noqa: E402
+from tenfold.rig.model import looks_back_only  # noqa: E402
 from tenfold.rig.rig import Rig, Source  # noqa: E402
 from tenfold.rig.stored_linear import StoredLinear  # noqa: E402
 from tenfold.shape import shape_from_config  # noqa: E402
@@ -95,7 +96,7 @@ def make_rig(family: str, rows: int, layers: int = 3) -> Rig:
         task="text" if decoder else "classify",
         source=Source(family),
         device=torch.device("cpu"),
-        layout=PaddedLayout(rows, int(config.pad_token_id)),
+        layout=PaddedLayout(rows, int(config.pad_token_id), causal=looks_back_only(model)),
         loss=next_token_loss if decoder else classification_loss,
         labels=() if decoder else ("a", "b", "c"),
         new_modules=() if decoder else tuple(name for name, _ in model.named_children() if name in heads),

@@ -92,6 +92,7 @@ def _row(configuration: OnGpu, machine: Any) -> dict[str, Any]:
         "shape": configuration.shape,
         "recipe": configuration.recipe,
         "held_gradient": False,
+        "unplanned": True,
     }
     try:
         timed = run_probe(probe, machine, ENOUGH_SECONDS)

@@ -140,6 +140,7 @@ def main() -> None:
                 "others_busy_cores": others,
                 "held_gradient": False,
                 "checked_tokens": MOST_TOKENS,
+                "unplanned": True,
             }  # fmt: skip
             out.write_text(json.dumps(row, indent=1))
             return

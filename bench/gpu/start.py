@@ -28,6 +28,9 @@ from typing import Any
 
 BEGAN = time.perf_counter()
 HERE = Path(__file__).resolve().parent
+WITH_SOURCES = {
+    "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(HERE.parents[1] / "src")]).strip(os.pathsep)
+}
 SHOWN = 40
 """Functions of a profile."""
 
@@ -108,8 +111,9 @@ def memory(device: str) -> dict[str, int]:
 def imports() -> list[dict[str, Any]]:
     """The modules whose own import took most, of what the package's models need; by Python's own clock."""
     words = [sys.executable, "-X", "importtime", "-c", "import tenfold.cuts, tenfold.rig.model"]
-    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1] / "src")}
-    lines = subprocess.run(words, env=environment, stderr=subprocess.PIPE, text=True, check=True).stderr.splitlines()
+    lines = subprocess.run(
+        words, env=os.environ | WITH_SOURCES, stderr=subprocess.PIPE, text=True, check=True
+    ).stderr.splitlines()
     rows = [line.removeprefix("import time:").split("|") for line in lines if line.startswith("import time:")][1:]
     found = [{"module": n.strip(), "own": int(own) / 1e6, "seconds": int(all_) / 1e6} for own, all_, n in rows]
     return [{"modules": len(found)}, *sorted(found, key=lambda row: -row["own"])[:SHOWN]]
@@ -156,7 +160,7 @@ def main() -> None:
         environment = os.environ | {
             "TORCHINDUCTOR_CACHE_DIR": str(caches / "inductor"),
             "TRITON_CACHE_DIR": str(caches / "triton"),
-            "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(HERE.parents[1] / "src")]).strip(":"),
+            **WITH_SOURCES,
         }
         for caches_of in ("empty", "filled"):
             words = [sys.executable, __file__, *sys.argv[1:], "--one", setting]

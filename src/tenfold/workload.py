@@ -46,7 +46,8 @@ class MicroBatch:
     pairs: float
     """Query-key pairs of those cells."""
     masked: bool
-    """Attention gets a mask of rows x longest x longest, because rows of a padded micro-batch differ in length."""
+    """Attention that looks both ways gets a mask of rows x longest x longest, because rows of a padded micro-batch
+    differ in length."""
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*Profiler clears events")  # to
 LORA = LoRA(rank=8, alpha=16.0)
 LENGTHS = (250, 230, 210, 190, 120, 60)
 TOLERANCE = 0.06
-TILED_TOLERANCE = 0.10
+TILED_TOLERANCE = 0.12
 """In float32 a block's input is counted twice, which is more of a narrower block."""
 
 TILED = ("llama", "qwen3", "gemma3", "gpt2")

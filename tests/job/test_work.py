@@ -54,7 +54,7 @@ def test_recomputing_adds_a_forward_pass() -> None:
 def test_padding_is_computed_and_packing_is_not() -> None:
     padded, packed = work_of(LORA, Fuse()), work_of(LORA, Fuse(), Pack(4096))
     assert packed.products < 0.8 * padded.products
-    assert packed.masked_attention == 0 < padded.masked_attention
+    assert 0 < packed.ragged_attention < 0.8 * padded.ragged_attention
 
 
 def test_recorded_passes_are_launched_at_once() -> None:
@@ -92,7 +92,14 @@ def test_attention_goes_to_the_kernel_that_can_do_it() -> None:
     uniform = Workload(((512, 64),), loss_tokens=64 * 511)
     assert work_of(*STEADY).ragged_attention > 0
     assert work_of(*STEADY, workload=uniform).ragged_attention == 0 < work_of(*STEADY, workload=uniform).attention
-    assert work_of(LORA, workload=uniform).masked_attention == 0, "rows of one length need no mask"
+    assert work_of(LORA, workload=uniform).ragged_attention == 0, "their shape is planned once"
+    encoder = {"model_type": "bert", "architectures": ["BertModel"], "type_vocab_size": 2, "hidden_act": "gelu",
+               "max_position_embeddings": 512, "layer_norm_eps": 1e-12, **{
+        name: CONFIG[name] for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                                        "vocab_size")}}  # fmt: skip
+    shape = shape_from_config("b", encoder)
+    assert work_of(LORA, shape=shape, task="classify").masked_attention > 0 == work_of(LORA).masked_attention
+    assert work_of(LORA, shape=shape, task="classify", workload=uniform).masked_attention == 0
 
 
 @pytest.mark.parametrize(

@@ -94,15 +94,15 @@ def test_no_dense_weight_is_kept_for_the_backward_pass(storage: Storage, compute
 @pytest.mark.skipif("recompile_limit" not in signature(torch.compile).parameters, reason="this torch has one limit")
 @pytest.mark.usefixtures("only_compiled")
 def test_layers_are_compiled_whatever_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second rig of a process, though the layers of the first are as many as torch's own limit, here two."""
+    """A second rig of a process, though the layers of the first are as many as torch's own limit, here one."""
     monkeypatch.setattr(compiling, "lean_inductor", lambda graph, inputs: graph)
-    with tracing.patch(recompile_limit=2):
+    with tracing.patch(recompile_limit=1):
         for rank in (1, 2):
             rig = compiled("llama", Fuse(loss_rows=300, compile=True), rank=rank)
             graphs = counters["stats"]["unique_graphs"]
             for batch in rig.layout(SHORT):
                 rig.loss(rig.model, batch)
-            assert counters["stats"]["unique_graphs"] >= graphs + 2
+            assert counters["stats"]["unique_graphs"] > graphs
 
 
 def by_mask(query, key, value, starts, *others, scale, window_size):
@@ -117,7 +117,7 @@ def by_mask(query, key, value, starts, *others, scale, window_size):
 
 @pytest.mark.parametrize("symbolic", [True, False])
 def test_one_compilation_serves_micro_batches_of_all_sizes(symbolic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a middle and the last layer, and of the loss. The control: sizes as numbers, torch.compile's default."""
+    """Of all layers, and of the loss. The control: sizes as numbers, torch.compile's default."""
     monkeypatch.setattr(ragged, "_varlen", by_mask)
     monkeypatch.setattr(compiling, "lean_inductor", lambda graph, inputs: graph)
     torch._dynamo.reset()
@@ -125,7 +125,7 @@ def test_one_compilation_serves_micro_batches_of_all_sizes(symbolic: bool, monke
     rig = replace(rig, layout=replace(rig.layout, tokens=256, steady=True))
     if not symbolic:
         rig = replace(rig, loss=rig.loss.loss)
-    graphs, sizes = [], set()
+    graphs, sizes = [counters["stats"]["unique_graphs"]], set()
     for seed, longest in enumerate((40, 20, 90, 70)):
         for batch in rig.layout(make_rows("sft", count=5, seed=seed, longest=longest)):
             sizes.add((*batch.input_ids.shape, len(batch.loss_index), len(batch.segments.starts)))
@@ -133,4 +133,5 @@ def test_one_compilation_serves_micro_batches_of_all_sizes(symbolic: bool, monke
         graphs.append(counters["stats"]["unique_graphs"])
     torch._dynamo.reset()
     assert len(sizes) > 3
-    assert (graphs[-1] == graphs[0]) == symbolic, graphs
+    assert graphs[1] == graphs[0] + 2, "the layers' and the loss's"
+    assert (graphs[-1] == graphs[1]) == symbolic, graphs

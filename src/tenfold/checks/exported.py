@@ -17,6 +17,7 @@ from tenfold.data import Sample
 from tenfold.export.adapter import place_adapter, read_tensors, write_adapter
 from tenfold.export.merge import merged_weight
 from tenfold.receipt import Finding
+from tenfold.rig.attention import unplanned_attention
 from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.loss import model_inputs
 from tenfold.rig.precision import autocast
@@ -66,7 +67,7 @@ def logits(rig: Rig, rows: Sequence[Sample]) -> list[torch.Tensor]:
     """Of each micro-batch, without dropout."""
     training = rig.model.training
     rig.model.eval()
-    with autocast(rig.device, rig.dtype):
+    with autocast(rig.device, rig.dtype), unplanned_attention():
         found = [rig.model(**model_inputs(batch.to(rig.device))).logits.float() for batch in rig.layout(rows)]
     rig.model.train(training)
     return found

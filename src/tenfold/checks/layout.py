@@ -90,7 +90,8 @@ def accumulation(trial: Trial) -> Finding:
 def step_of(rig: Rig, batches: Sequence[Batch]) -> Step:
     """Loss and gradients of these micro-batches, without dropout; the rig is left without gradients.
 
-    Layers run as they are written, not compiled or recorded: other shapes than training's would be compiled for them.
+    Layers run as they are written, not compiled or recorded, and attention by kernels that plan nothing: that would be
+    for other shapes than training's.
     """
     training = rig.model.training
     rig.model.eval()
@@ -98,7 +99,7 @@ def step_of(rig: Rig, batches: Sequence[Batch]) -> Step:
     plain = replace(rig, backpropagate=eager_backward)
     try:
         with _not_compiled():
-            total = sum(plain.backward(batch, loss_tokens).item() for batch in batches)
+            total = sum(plain.backward(replace(b, one_length=False), loss_tokens).item() for b in batches)
         gradients, held = list[torch.Tensor](), 0
         for weight in sorted((weight for _, weight in rig.trainable), key=torch.Tensor.numel):
             held += weight.numel()

@@ -141,7 +141,7 @@ def input_bytes(job: Job, micro: MicroBatch) -> float:
 def first_block_saving(job: Job, micro: MicroBatch) -> float:
     """What the first block does not keep where embeddings are frozen, since no gradient goes below it: the input of its
     first norm, and what dropout drew for the adapters that read it."""
-    if not job.adapted or job.row_parameters:
+    if job.passes_below_blocks:
         return 0.0
     width = 0.0 if job.shape.post_norm else job.shape.hidden_size * FLOAT32_BYTES
     if job.adapter_dropout:

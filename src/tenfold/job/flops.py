@@ -86,14 +86,14 @@ def attention_is_written_out(job: Job) -> bool:
 
 
 def _without_input_gradient(job: Job) -> int:
-    """Frozen weights that no gradient passes on its way down; rows of the embeddings that learn want it passed."""
-    if not job.adapted or job.row_parameters:
+    """Frozen weights that no gradient passes on its way down."""
+    if job.passes_below_blocks:
         return 0
     return sum(x.in_features * x.out_features for x in job.shape.block_linears if x.name in FIRST_LAYERS)
 
 
 def _thin_without_input_gradient(job: Job) -> int:
-    if job.row_parameters:
+    if job.passes_below_blocks:
         return 0
     return sum(
         job.adapter_rank * x.in_features

@@ -228,6 +228,12 @@ class Job:
         return self.stored_as is not None and bool(self.adapted)
 
     @property
+    def passes_below_blocks(self) -> bool:
+        """The gradient of what the first block reads is computed: for embeddings that learn, or because all layers are
+        compiled as one."""
+        return not self.adapted or self.row_parameters > 0 or self.compiled
+
+    @property
     def computes_fp8(self) -> bool:
         """Products with stored weights are computed in fp8: by the merged products of compiled layers alone."""
         return self.quantized and self.compiled and self.fp8_products
@@ -299,7 +305,8 @@ class Job:
         """The micro-batch that needs most memory."""
         if self.packed_tokens is not None:
             return self.workload.largest_packed(self.batch_size, self.packed_tokens, self.filled_multiple)
-        return self.workload.largest_padded(min(self.micro_rows, self.batch_size), self.filled_multiple)
+        largest = self.workload.largest_padded(min(self.micro_rows, self.batch_size), self.filled_multiple)
+        return largest if self.shape.kind == "encoder" else replace(largest, masked=False)
 
     @property
     def computed_tokens(self) -> float:

@@ -38,6 +38,10 @@ EVALUATION_COMPILED = 0.23
 """Of a compilation, that of the forward pass alone, which an evaluation is the first to need: 4.9 s where both passes
 had taken 21 (bench/results/mixed_lengths_h200_2026-11-28.json)."""
 
+EXPORTING = 0.5
+"""Of what a byte of a saved state takes, which is read back from the disk: 640 and 700 MB/s beside 320 and 340 on two
+hosts of an H200, 340 to 800 beside 170 to 260 on CPUs (full fine-tuning, bench/results/plan_accuracy_*.json)."""
+
 PROCESS_PARTS = (
     "import", "tokenise", "warm_start", "load", "check", "compile", "train", "evaluate", "checkpoint", "save"
 )  # fmt: skip
@@ -113,7 +117,7 @@ def seconds_on(job: Job, machine: Machine, training: Work, evaluation: Work, che
         "train": train_seconds + stalled_seconds(job, machine, train_seconds),
         "evaluate": work_seconds(evaluation, machine) + _compiled_for_evaluation(job, machine),
         "checkpoint": one_save_seconds(job) * (1 + (job.steps - 1) // (job.save_every_steps or job.steps)),
-        "save": (job.evaluations + 1) * (known.save_seconds + exported / known.saved_bytes_per_second),
+        "save": (job.evaluations + 1) * (known.save_seconds + EXPORTING * exported / known.saved_bytes_per_second),
         "idle": machine.terms.idle_seconds,
     }
 
@@ -123,7 +127,7 @@ def _preparation_seconds(job: Job, machine: Machine, load_seconds: float) -> flo
     if job.original is None:
         return 0.0
     rate = machine.flops[machine.dtype] * machine.efficiency.products
-    written = 2.0 * job.shape.parameters / machine.overheads.saved_bytes_per_second
+    written = EXPORTING * 2.0 * job.shape.parameters / machine.overheads.saved_bytes_per_second
     return 2 * load_seconds + written + job.preparation_flops / rate
 
 

@@ -52,11 +52,11 @@ class Work:
     operand_bytes: float = 0.0
     """Read and written by products."""
     attention: float = 0.0
-    """FLOPs of attention by the dense kernels without a mask: above the diagonal they compute nothing."""
+    """FLOPs of attention over rows of one length, by cuDNN's kernel where it has one: above the diagonal none."""
     ragged_attention: float = 0.0
-    """The same by the variable-length kernel, in whole tiles."""
+    """The same over rows of mixed lengths, by the kernels that plan nothing; packed and steady in whole tiles."""
     masked_attention: float = 0.0
-    """FLOPs under a padding mask, above the diagonal too."""
+    """FLOPs under a padding mask."""
     attention_tiles: float = 0.0
     """Tiles of queries of one head that a CPU's kernel begins, in bfloat16."""
     noise: float = 0.0
@@ -180,11 +180,12 @@ def _attention(job: Job, flops: float) -> dict[str, float]:
     if job.machine.vendor_kind == "cpu":
         return {"attention": flops}
     causal = job.shape.kind == "decoder"
-    if job.steady and not of_one_length(job):
+    dense = flops * (0.5 if causal else 1.0)
+    if of_one_length(job) or attention_is_written_out(job):
+        return {"attention": dense}
+    if job.steady:
         return {"ragged_attention": flops * tiled_share(job.workload, causal)}
-    if job.packed_tokens is None and job.largest.masked and not attention_is_written_out(job):
-        return {"masked_attention": flops}
-    return {"attention": flops * (0.5 if causal else 1.0)}
+    return {"ragged_attention": dense} if causal else {"masked_attention": flops}
 
 
 FLOAT32_TILE = 0.25

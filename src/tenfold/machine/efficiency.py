@@ -92,7 +92,7 @@ class Overheads:
     """Of a kind of compiled graph, both passes, where all rows are equally long."""
     save_seconds: float
     saved_bytes_per_second: float
-    """Of adapters, models and saved states, forced to disk."""
+    """Of a saved state: written, forced to disk, read back and hashed."""
     download_bytes_per_second: float
     """From the hub to a rented machine."""
     library_bytes: float

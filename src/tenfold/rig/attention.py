@@ -1,9 +1,13 @@
-"""Attention over packed rows, under the signature of transformers' attention functions."""
+"""Attention over packed rows, under the signature of transformers' attention functions; and torch's kernels for it."""
 
 from __future__ import annotations
 
-import torch
+from contextlib import AbstractContextManager, nullcontext
 
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from tenfold.rig.batch import Batch
 from tenfold.rig.ragged import Ragged, attend_ragged
 from tenfold.rig.segments import Segments, attend_segments
 
@@ -41,3 +45,18 @@ def attend_packed(
             query, key, value, segments, causal=causal, scaling=scaling, window=sliding_window, dropout=dropout
         )
     return out, None
+
+
+def attention_kernels(batch: Batch) -> AbstractContextManager[object]:
+    """Which of torch's kernels attend in a micro-batch: cuDNN's only where its shape comes again."""
+    return nullcontext() if batch.one_length else unplanned_attention()
+
+
+def unplanned_attention() -> AbstractContextManager[object]:
+    """For passes whose shape may not come again: none of cuDNN's kernels, which torch prefers on Hopper.
+
+    cuDNN makes a plan for each shape, 60 to 90 ms for a forward pass and as much for its backward pass, and now and
+    then compiles a kernel for 1 to 2 s (H200, torch 2.11: bench/results/new_shapes_h200_2026-11-28.json). Where shapes
+    come again it is the faster one: a step of rows of 8,192 tokens takes 0.36 s with it, 0.40 without.
+    """
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from transformers import PreTrainedModel
 
+from tenfold.rig.attention import attention_kernels
 from tenfold.rig.batch import Batch
 from tenfold.rig.precision import autocast
 
@@ -24,7 +25,8 @@ def eager_backward(
 
     Matrix products compute in `dtype`.
     """
-    with autocast(batch.input_ids.device, dtype):
-        summed = loss(model, batch)
-    (summed / loss_tokens).backward()
+    with attention_kernels(batch):  # the backward pass too: it may run layers again
+        with autocast(batch.input_ids.device, dtype):
+            summed = loss(model, batch)
+        (summed / loss_tokens).backward()
     return summed.detach()

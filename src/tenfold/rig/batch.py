@@ -24,7 +24,7 @@ class Batch:
     input_ids: torch.Tensor
     """[B, L] int64."""
     attention_mask: torch.Tensor | None
-    """[B, L] int64, 1 where there is a token; None when packed into one row."""
+    """[B, L] int64, 1 where there is a token; None when packed into one row, and where nobody looks at padding."""
     position_ids: torch.Tensor | None
     """[B, L] int64, restarted in each packed row; None to let the model count."""
     segments: Segments | Ragged | None
@@ -37,6 +37,8 @@ class Batch:
     tokens: int
     loss_count: int
     """How many targets bear loss."""
+    one_length: bool
+    """Rows are equally long, and so are those of the next micro-batches: its shape comes again."""
 
     def to(self, device: torch.device) -> Batch:
         """This batch with all tensors on `device`."""
@@ -80,6 +82,7 @@ def batch_from_tensors(input_ids: torch.Tensor, labels: torch.Tensor, attention_
         rows=len(input_ids),
         tokens=input_ids.numel() if attention_mask is None else int(attention_mask.sum()),
         loss_count=int((targets != IGNORED).sum()),
+        one_length=attention_mask is None,
     )
 
 
@@ -92,16 +95,26 @@ class PaddedLayout:
     fewest: int = 1
     """If more: micro-batches of unlike rows are padded on to one of few sizes, so many tokens apart at least, and the
     targets that are looked at are as few sizes."""
+    causal: bool = False
+    """Tokens look back only, and so never at padding: no mask, which kernels of attention are faster without."""
 
     def __call__(self, samples: Sequence[Sample]) -> list[Batch]:
         """The samples of one optimizer step as micro-batches, in their order."""
         parts = [samples[start : start + self.rows] for start in range(0, len(samples), self.rows)]
-        batches = [pad(part, self.pad_id, self.fewest, self.rows) for part in parts]
-        # Rows of one length need no mask, and the attention kernels that take none are the fast ones.
-        return [replace(b, attention_mask=None) if b.tokens == b.input_ids.numel() else b for b in batches]
+        one_length = of_one_length(samples)
+        batches = [pad(part, self.pad_id, one_length, self.fewest, self.rows) for part in parts]
+        # Nor do rows of one length need a mask.
+        return [
+            replace(b, attention_mask=None) if self.causal or b.tokens == b.input_ids.numel() else b for b in batches
+        ]
 
 
-def pad(samples: Sequence[Sample], pad_id: int, fewest: int = 1, rows: int = 1) -> Batch:
+def of_one_length(samples: Sequence[Sample]) -> bool:
+    """All are equally long."""
+    return len({len(sample.input_ids) for sample in samples}) == 1
+
+
+def pad(samples: Sequence[Sample], pad_id: int, one_length: bool, fewest: int = 1, rows: int = 1) -> Batch:
     """One padded micro-batch, of a layout that makes them of `rows` at most."""
     lengths = {len(sample.input_ids) for sample in samples}
     length = max(lengths)
@@ -128,4 +141,5 @@ def pad(samples: Sequence[Sample], pad_id: int, fewest: int = 1, rows: int = 1) 
         rows=len(samples),
         tokens=int(attention_mask.sum()),
         loss_count=int((targets != IGNORED).sum()),
+        one_length=one_length,
     )

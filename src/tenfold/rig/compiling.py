@@ -26,7 +26,6 @@ from tenfold.rig.graphs import GraphedBackward
 from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.merging import merge_products
 from tenfold.rig.packing import PackedLayout
-from tenfold.rig.ragged import Ragged
 from tenfold.rig.rig import Rig
 
 TORCH = tuple(int(part) for part in torch.__version__.split(".")[:2])
@@ -62,6 +61,8 @@ def compile_rig(rig: Rig) -> Rig:
         mark_static_address(part)
     for block in blocks:
         block.forward = compiled(block.forward)
+    if any(weight.requires_grad for weight in blocks[0].parameters()):
+        blocks[0].register_forward_pre_hook(_ask_for_gradient)
     facts = [f"fuse: {len(blocks)} layers compiled, {sum(groups)} adapted products merged into {len(groups)}"]
     loss = rig.loss
     if isinstance(loss, ChunkedLoss):
@@ -71,6 +72,13 @@ def compile_rig(rig: Rig) -> Rig:
         rig = replace(rig, layout=replace(rig.layout, steady=True), backpropagate=GraphedBackward())
         facts.append("fuse: micro-batches of one shape recorded as CUDA graphs")
     return replace(rig, compiled=True, facts=(*rig.facts, *facts))
+
+
+def _ask_for_gradient(block: torch.nn.Module, args: tuple[Any, ...]) -> None:
+    """Of what a block reads, like those above it: a graph of its own would take as long to compile as that of all
+    others, to save a layer's gradient of queries, keys and values."""
+    if torch.is_grad_enabled():
+        args[0].requires_grad_()
 
 
 def compiled(forward: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
@@ -94,16 +102,11 @@ class ForAllSizes:
     def __call__(self, model: PreTrainedModel, batch: Batch) -> torch.Tensor:
         """As the loss."""
         with ExitStack() as configured:
-            if not _of_one_length(batch):
+            if not batch.one_length:
                 # Floats stay numbers; and two sizes that are equal once need not be the next time.
                 configured.enter_context(tracing.patch(assume_static_by_default=False, specialize_float=True))
                 configured.enter_context(symbols.patch(use_duck_shape=False))  # pyright: ignore[reportAttributeAccessIssue]
             return self.loss(model, batch)
-
-
-def _of_one_length(batch: Batch) -> bool:
-    rows = batch.segments
-    return rows.uniform if isinstance(rows, Ragged) else rows is None and batch.attention_mask is None
 
 
 def _compiled_loss() -> ChunkLoss:

@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.pytorch_utils import Conv1D
 
 from tenfold.cuts.lora import MODULE_NAMES
+from tenfold.rig.attention import unplanned_attention
 from tenfold.rig.linear import AdaptedLinear
 from tenfold.rig.probe import outputs_differ
 from tenfold.rig.stored_linear import StoredLinear
@@ -214,6 +215,7 @@ def _hidden(model: PreTrainedModel, inputs: Mapping[str, torch.Tensor]) -> torch
     """The last hidden states [2, 6, H] of the probe; nothing random is drawn, and the model is left as it was."""
     training = model.training
     model.eval()
-    hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
+    with unplanned_attention():
+        hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
     model.train(training)
     return hidden

@@ -82,7 +82,10 @@ def build_rig(
         source=source,
         device=torch.device(device),
         layout=PaddedLayout(
-            micro_batch_rows, int(config.pad_token_id or 0), filled_multiple(torch.device(device), dtype, 1)
+            micro_batch_rows,
+            int(config.pad_token_id or 0),
+            filled_multiple(torch.device(device), dtype, 1),
+            needs_no_mask(model, torch.device(device), dtype),
         ),
         loss=classification_loss if task == "classify" else next_token_loss,
         dtype=dtype,
@@ -92,6 +95,18 @@ def build_rig(
 
 
 _TASK = {"classify": "classify sequences", "sft": "predict the next token", "text": "predict the next token"}
+
+
+def needs_no_mask(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether rows that are padded on the right are attended without one. In float32 a GPU's kernel wants as many key
+    heads as query heads, which transformers makes of them beside a mask only; else attention is written out."""
+    return looks_back_only(model) and not (device.type == "cuda" and dtype == torch.float32)
+
+
+def looks_back_only(model: PreTrainedModel) -> bool:
+    """Whether in every attention layer tokens see earlier ones alone, by what transformers' own functions ask it."""
+    answers = [module.is_causal for module in model.modules() if hasattr(module, "is_causal")]
+    return bool(answers) and all(answers)
 
 
 def rig_around(model: PreTrainedModel, task: Task | None = None) -> Rig:

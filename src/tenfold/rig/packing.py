@@ -12,8 +12,8 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from tenfold.data.tokenize import Sample
 from tenfold.errors import InputError, NoEffect
-from tenfold.rig.attention import attend_packed
-from tenfold.rig.batch import IGNORED, Batch, loss_places, next_token_targets, pad
+from tenfold.rig.attention import attend_packed, unplanned_attention
+from tenfold.rig.batch import IGNORED, Batch, loss_places, next_token_targets, of_one_length, pad
 from tenfold.rig.filler import filled_multiple
 from tenfold.rig.last_block import LOSS_ROWS
 from tenfold.rig.precision import autocast
@@ -51,12 +51,13 @@ class PackedLayout:
             else:
                 used, held = bins[place]
                 bins[place] = (used + length, [*held, sample])
-        return [self._lay_out(rows) for _, rows in bins]
+        one_length = of_one_length(samples)
+        return [self._lay_out(rows, one_length) for _, rows in bins]
 
-    def _lay_out(self, rows: Sequence[Sample]) -> Batch:
+    def _lay_out(self, rows: Sequence[Sample], one_length: bool) -> Batch:
         lengths = [len(row.input_ids) for row in rows]
         if rows[0].label is not None:  # the head of a classifier wants its rows apart: the model packs and unpacks
-            return replace(pad(rows, self.pad_id), segments=segment_rows(lengths, self.multiple))
+            return replace(pad(rows, self.pad_id, one_length), segments=segment_rows(lengths, self.multiple))
         filling = filling_rows(lengths, self.tokens) if self.steady else filling_tokens(lengths, self.multiple)
         targets = torch.tensor([t for row in rows for t in next_token_targets(row)] + [IGNORED] * sum(filling))
         multiple = max(1, len(targets) // STEPS_OF_LENGTH) if self.steady else self.multiple
@@ -70,6 +71,7 @@ class PackedLayout:
             rows=len(rows),
             tokens=sum(lengths),
             loss_count=int((targets != IGNORED).sum()),
+            one_length=one_length and not (self.steady and filling),
         )
 
 
@@ -212,6 +214,7 @@ def _hidden_rows(model: PreTrainedModel, rows: list[torch.Tensor]) -> list[torch
     lengths = [len(row) for row in rows]
     input_ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=model.config.pad_token_id or 0)
     mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    hidden = model.base_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
+    with unplanned_attention():
+        hidden = model.base_model(input_ids=input_ids, attention_mask=mask).last_hidden_state
     model.train(training)
     return [hidden[row, :length] for row, length in enumerate(lengths)]

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
+from tenfold.rig.attention import unplanned_attention
+
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 5e-2}
 """Allowed ||a - b|| / ||a||: some hundred units in the last place, far under what a wrong mask or head gives."""
 
@@ -33,6 +35,7 @@ def probe_hidden(model: PreTrainedModel) -> torch.Tensor:
     training = model.training
     model.eval()
     ids = torch.arange(8, device=model.device)[None] % model.config.get_text_config().vocab_size
-    hidden = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+    with unplanned_attention():
+        hidden = model.base_model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
     model.train(training)
     return hidden

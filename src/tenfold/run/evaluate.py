@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from tenfold.data.tokenize import Sample, target_bytes
+from tenfold.rig.attention import attention_kernels
 from tenfold.rig.loss import class_logits
 from tenfold.rig.out_of_memory import ran_out_of_memory
 from tenfold.rig.precision import autocast
@@ -67,7 +68,7 @@ def _metrics(rig: Rig, samples: Sequence[Sample], keep_on: Callable[[], bool]) -
             if not keep_on():
                 raise StoppedError
             placed = batch.to(rig.device)
-            with autocast(rig.device, rig.dtype):
+            with autocast(rig.device, rig.dtype), attention_kernels(placed):
                 if rig.task == "classify":
                     logits = class_logits(rig.model, placed)
                     total += torch.nn.functional.cross_entropy(logits, placed.targets, reduction="sum").cpu()

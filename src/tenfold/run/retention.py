@@ -21,6 +21,7 @@ from tenfold.data.read import locate, read_rows
 from tenfold.data.tokenize import Sample
 from tenfold.data.tokenizer import Tokenizer
 from tenfold.errors import InputError
+from tenfold.rig.attention import attention_kernels
 from tenfold.rig.precision import autocast
 from tenfold.rig.rig import Rig
 
@@ -126,7 +127,7 @@ def nats_per_byte(rig: Rig, tokenizer: Tokenizer, texts: Sequence[str]) -> float
     total = 0.0
     for batch in rig.layout(_samples(tokenizer, texts)):
         placed = batch.to(rig.device)
-        with autocast(rig.device, rig.dtype):
+        with autocast(rig.device, rig.dtype), attention_kernels(placed):
             total += float(rig.loss(rig.model, placed))
     rig.model.train(training)
     return total / sum(len(text.encode()) for text in texts)
