@@ -137,13 +137,13 @@ def cases(body: dict[str, Any]) -> list[Case]:
 
 
 def _attended_otherwise(case: Case) -> bool:
-    """Padded rows of mixed lengths, measured before late on 2026-11-28, when decoders had a mask of padding and GPUs
-    planned attention for each shape: the engine of today is another, and faster."""
-    padded = (
-        case.job.packed_tokens is None and case.job.workload.longest * case.job.workload.rows > case.job.workload.tokens
-    )
-    otherwise = case.job.shape.kind == "decoder" or case.job.machine.vendor_kind == "cuda"
-    return padded and otherwise and not case.row.get("unplanned", False)
+    """Mixed lengths, measured before late on 2026-11-28, when padded rows of decoders had a mask and GPUs planned
+    attention for each shape: the engine of today is another, and faster."""
+    job = case.job
+    mixed = job.workload.longest * job.workload.rows > job.workload.tokens
+    if job.machine.vendor_kind == "cpu":
+        mixed = mixed and job.packed_tokens is None and job.shape.kind == "decoder"
+    return mixed and not job.steady and not case.row.get("unplanned", False)
 
 
 MOST_DRIFT = 0.08

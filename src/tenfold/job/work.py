@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from math import ceil
 
 from tenfold.job.activations import FEED_FORWARD_LAYERS, FLOAT32_BYTES, touched_bytes
-from tenfold.job.flops import attention_is_written_out, flops_by_part, frozen_flops, tiled_share
+from tenfold.job.flops import RAGGED_TILE, attention_is_written_out, flops_by_part, frozen_flops, tiled_share
 from tenfold.job.job import Job
 from tenfold.job.launches import (
     accumulating_launches,
@@ -58,7 +58,7 @@ class Work:
     masked_attention: float = 0.0
     """FLOPs under a padding mask."""
     attention_tiles: float = 0.0
-    """Tiles of queries of one head that a CPU's kernel begins, in bfloat16."""
+    """Tiles of queries of one head that are begun: by a CPU's kernel, in bfloat16; by a GPU's for mixed lengths."""
     noise: float = 0.0
     """Random numbers that a CPU draws for dropout, one after the other."""
     searches: float = 0.0
@@ -194,9 +194,13 @@ backward, beyond what the same kernel takes for its FLOPs in long rows (torch 2.
 
 
 def _attention_tiles(job: Job) -> float:
-    """Of all heads, layers and rows, in those of bfloat16; the CPU kernel's own sizes (FlashAttentionKernel.cpp)."""
-    if job.machine.vendor_kind != "cpu":
-        return 0.0
+    """Of all heads, layers and rows: a GPU's in rows of mixed lengths, forward and backward; a CPU's in those of
+    bfloat16, in its kernel's own sizes (FlashAttentionKernel.cpp)."""
+    if job.machine.vendor_kind == "cuda":
+        if not job.steady or of_one_length(job):
+            return 0.0
+        tiles = sum(count * ceil(length / RAGGED_TILE) for length, count in job.workload.lengths)
+        return job.epochs_trained * tiles * job.shape.heads * job.shape.layers
     tokens = job.epoch.tokens
     length = job.attended_pairs / max(1.0, job.epochs_trained * tokens)
     queries = 32 if length < 192 else 64 if length < 768 else 256

@@ -34,7 +34,7 @@ class Efficiency:
     masked_attention: float
     """The same under a padding mask."""
     tile_seconds: float
-    """Of a tile of attention on a CPU, beside its FLOPs."""
+    """Of a tile of attention, beside its FLOPs: on a CPU, and of mixed rows on a GPU."""
     noise_seconds: float
     """Of a random number for dropout on a CPU."""
     search_seconds: float
