@@ -1,7 +1,7 @@
 """Predictions beside measurements: collected on a CPU, rates fitted, docs/plan-accuracy.md written.
 
 python bench/plan_accuracy.py cpu [--minutes 20]     # calibrate, then measure what has no row yet; stop in time
-python bench/plan_accuracy.py cpu --held-out --out bench/results/plan_accuracy_cpu_held-out.json # others, never fitted
+python bench/plan_accuracy.py cpu --rows unseen --out bench/results/plan_accuracy_cpu_unseen.json # others, never fitted
 python bench/plan_accuracy.py cpu --again            # all of it anew: a quarter of an hour on two quiet cores
 python bench/plan_accuracy.py calibrate              # tenfold calibrate on this computer, kept beside the rows
 python bench/plan_accuracy.py fit                    # the shipped rates of measured machines, from the rows
@@ -25,13 +25,15 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "accuracy"))
 
 from collect import Collection, leg_row  # noqa: E402
-from configurations import CPU, HELD_OUT  # noqa: E402
+from configurations import CPU, HELD_OUT, UNSEEN  # noqa: E402
 from evidence import write_evidence  # noqa: E402
 from recalibrate import calibrations_here  # noqa: E402
 from table import write_table  # noqa: E402
 
 from measure import RESULTS  # noqa: E402
 from tenfold.machine import local_machine  # noqa: E402
+
+ROWS = {"fitted": CPU, "held-out": HELD_OUT, "unseen": UNSEEN}
 
 MOST_DISTURBED = 0.08
 """Cores that other processes, or the host, may keep busy on average while a leg runs; else it is measured again."""
@@ -51,7 +53,7 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
         calibrate_here(collection)
     calibrated, before = collection.body["reference"], reference()
     started, longest = time.perf_counter(), 15.0
-    names = [one.name for one in (HELD_OUT if arguments.held_out else CPU)]
+    names = [one.name for one in ROWS[arguments.rows]]
     for name in collection.missing(names):
         if time.perf_counter() - started + longest > 60 * arguments.minutes:
             break
@@ -99,7 +101,7 @@ def main() -> None:
     parser.add_argument("verb", choices=("cpu", "calibrate", "fit", "table"))
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--again", action="store_true", help="forget the rows that are there")
-    parser.add_argument("--held-out", action="store_true", help="configurations that nothing was fitted to")
+    parser.add_argument("--rows", choices=ROWS, default="fitted", help="which configurations")
     parser.add_argument("--work", type=Path, default=Path("/tmp/tenfold-accuracy"))
     parser.add_argument("--out", type=Path, default=RESULTS / "plan_accuracy_cpu.json")
     arguments = parser.parse_args()

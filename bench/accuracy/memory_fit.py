@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +20,21 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 from predict import Case, cases  # noqa: E402
 
-from tenfold.job import peak_moment  # noqa: E402
+from tenfold.job import peak_bytes  # noqa: E402
 
-CONSTANTS = ("library_bytes", "compiled_bytes", "varied_bytes", "fragmentation", "fragmentation_varied")
+CONSTANTS = ("library_bytes", "kernel_bytes", "fragmentation")
 
 
 def parts_of(case: Case) -> tuple[float, list[float]]:
     """Bytes that no constant counts, and by how much each constant counts."""
-    job, moment = case.job, peak_moment(case.job)
-    found = moment.bytes_by_kind
-    made = found["activations"] + found["logits"] + found["transients"]
-    narrow, packed = job.dtype_bytes < 4, job.packed_tokens is not None
-    varies = not packed and len(job.workload.lengths) > 1
-    rest = moment.bytes - found["libraries"] - found["fragmentation"]
-    return rest, [1.0, float(narrow), float(narrow and varies), made * packed, made * varies]
+    plain = replace(case.job.machine.overheads, library_bytes=0.0, kernel_bytes=0.0, fragmentation=0.0)
+
+    def peak(**constant: float) -> float:
+        machine = replace(case.job.machine, overheads=replace(plain, **constant))
+        return peak_bytes(replace(case.job, machine=machine))
+
+    rest = peak()
+    return rest, [peak(**{name: 1.0}) - rest for name in CONSTANTS]
 
 
 def fitted(every: Sequence[Case]) -> np.ndarray:

@@ -12,13 +12,14 @@ What lasts (weights, adapters, moments of the optimizer, libraries) is in all of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
 from tenfold.job.activations import FLOAT32_BYTES, footprint
 from tenfold.job.job import Blocks, Footprint, Job
+from tenfold.job.kernels import compiled_kernels
 from tenfold.job.transients import (
     backward_bytes,
     loss_bytes,
@@ -68,24 +69,23 @@ def peak_moment(job: Job) -> Moment:
 def moments(job: Job) -> tuple[Moment, ...]:
     """Every moment of a run that can be the peak."""
     amounts = _amounts(job)
-    steps = tuple(_moment(amounts, made) for made in _made(amounts, job.blocks))
+    made = _made(amounts, job.blocks)
+    steps = tuple(_moment(amounts, *one) for one in zip(made, _broken_up(amounts, made), strict=True))
     return (*steps, _load(amounts, job.preparation_bytes)) if job.preparation_bytes else steps
 
 
 def peak_by_blocks(job: Job) -> Callable[[int, int], float]:
     """`peak_bytes` of a job by numbers of recomputed and of offloaded blocks: for who tries many."""
     amounts = _amounts(job)
-    lasting, layers, held = sum(amounts.lasting.values()), amounts.layers, 1 + amounts.fragmentation
+    lasting, layers = sum(amounts.lasting.values()), amounts.layers
     loading = _load(amounts, job.preparation_bytes).bytes
 
     @cache
     def peak(recomputed: int, offloaded: int) -> float:
         blocks = Blocks.of(layers, recomputed, offloaded)
-        step = lasting + max(
-            made.gradients + held * (made.activations + made.logits + made.transients)
-            for made in _made(amounts, blocks)
-        )
-        return max(step, loading)
+        made = _made(amounts, blocks)
+        step = max(one.bytes + broken for one, broken in zip(made, _broken_up(amounts, made), strict=True))
+        return max(lasting + step, loading)
 
     return peak
 
@@ -97,8 +97,10 @@ class _Amounts:
     layers: int
     of_blocks: Footprint
     lasting: Mapping[str, float]
-    fragmentation: float
-    """Of what is made on the way, as a share."""
+    fragmentation: float | None
+    """What a CPU's heap holds beyond the most that was alive in it, as a share; None on a GPU."""
+    maps_logits: bool
+    """Logits are too large for the heap."""
     gradients: float
     accumulates: bool
     gradients_by_block: float
@@ -137,6 +139,7 @@ def _amounts(job: Job) -> _Amounts:
         of_blocks=footprint(job, job.largest),
         lasting=_lasting(job),
         fragmentation=_fragmentation(job),
+        maps_logits=_largest_logits_bytes(job) > MAPPED_BYTES,
         gradients=gradients,
         accumulates=job.accumulates,
         gradients_by_block=by_block,
@@ -161,6 +164,33 @@ class _Made(NamedTuple):
     activations: float
     logits: float
     transients: float
+
+    @property
+    def bytes(self) -> float:
+        """All of them."""
+        return self.gradients + self.activations + self.logits + self.transients
+
+
+MAPPED_BYTES = 32 * 2**20
+"""What is larger glibc never takes from its heap, but from the system, and gives back at once: the highest that its
+threshold rises to on 64-bit systems, mallopt(3), M_MMAP_THRESHOLD."""
+
+
+def _broken_up(of: _Amounts, made: Sequence[_Made]) -> list[float]:
+    """What the allocator holds at each of these moments beyond what is alive: a heap that has grown does not shrink."""
+    if of.fragmentation is None:
+        return [0.0] * len(made)
+    heap = [one.activations + one.transients + (0.0 if of.maps_logits else one.logits) for one in made]
+    most = (1 + of.fragmentation) * max(heap)
+    return [most - alive for alive in heap]
+
+
+def _largest_logits_bytes(job: Job) -> float:
+    """Of a chunk of logits in the computing format, or of all of them."""
+    if job.task == "classify":
+        return 0.0
+    rows = job.largest.tokens if job.loss_rows is None else min(job.loss_rows, job.largest.tokens * job.head_share)
+    return rows * job.shape.vocab_size * job.dtype_bytes
 
 
 def _made(of: _Amounts, blocks: Blocks) -> list[_Made]:
@@ -193,7 +223,7 @@ def _made(of: _Amounts, blocks: Blocks) -> list[_Made]:
 
 def _lasting(job: Job) -> dict[str, float]:
     """Weights, adapters, the optimizer's moments and libraries."""
-    size = job.dtype_bytes
+    size, known = job.dtype_bytes, job.machine.overheads
     if job.adapted:
         full = job.task_parameters + job.full_block_parameters
         weights = float(job.parameters - full) * size + full * FLOAT32_BYTES
@@ -206,31 +236,19 @@ def _lasting(job: Job) -> dict[str, float]:
         "weights": weights,
         "adapters": float(FLOAT32_BYTES * (job.adapter_parameters + (job.row_parameters if job.adapted else 0))),
         "optimizer": 2.0 * MOMENT_BYTES[job.optimizer] * job.trained_parameters,
-        "libraries": job.machine.overheads.library_bytes + _compiled_kernels(job),
+        "libraries": known.library_bytes + known.kernel_bytes * compiled_kernels(job),
     }
 
 
-def _compiled_kernels(job: Job) -> float:
-    """Bytes: rig/filler says of what."""
-    known = job.machine.overheads
-    if job.machine.vendor_kind != "cpu" or job.dtype_bytes == FLOAT32_BYTES:
-        return 0.0
-    return known.compiled_bytes + (known.varied_bytes if _varies(job) else 0.0)
+def _fragmentation(job: Job) -> float | None:
+    """Of padded micro-batches of many shapes."""
+    if job.machine.vendor_kind == "cuda":
+        return None
+    varies = job.packed_tokens is None and len(job.workload.lengths) > 1
+    return job.machine.overheads.fragmentation if varies else 0.0
 
 
-def _varies(job: Job) -> bool:
-    """Padded micro-batches have many shapes."""
-    return job.packed_tokens is None and len(job.workload.lengths) > 1
-
-
-def _fragmentation(job: Job) -> float:
-    known = job.machine.overheads
-    if job.packed_tokens is not None:
-        return known.fragmentation
-    return known.fragmentation_varied if _varies(job) else 0.0
-
-
-def _moment(of: _Amounts, made: _Made) -> Moment:
+def _moment(of: _Amounts, made: _Made, broken_up: float) -> Moment:
     """These bytes, and those that last."""
     kinds = {
         **of.lasting,
@@ -238,7 +256,7 @@ def _moment(of: _Amounts, made: _Made) -> Moment:
         "activations": made.activations,
         "logits": made.logits,
         "transients": made.transients,
-        "fragmentation": of.fragmentation * (made.activations + made.logits + made.transients),
+        "fragmentation": broken_up,
     }
     return Moment(made.name, {kind: kinds[kind] for kind in KINDS})
 

@@ -98,14 +98,10 @@ class Overheads:
     library_bytes: float
     """What the process holds before there is a model: libraries on a CPU, context and workspaces on a GPU."""
     fragmentation: float
-    """What the allocator holds beyond live tensors, as a share of activations and transients, where rows are packed;
-    nothing where all micro-batches have one shape."""
-    fragmentation_varied: float
-    """The same where padded micro-batches have many shapes."""
-    compiled_bytes: float
-    """What libraries keep of kernels that they compile for each shape: a CPU's, for bfloat16 products."""
-    varied_bytes: float
-    """How much more that is of padded micro-batches of many shapes."""
+    """What a CPU's heap holds beyond the most that was alive in it, as a share, where padded micro-batches have many
+    shapes."""
+    kernel_bytes: float
+    """Of a kernel that a CPU's library compiles for a shape of a bfloat16 product, and keeps."""
     compiled_kept: float
     """What compiled layers keep, as a share of what the formulas count."""
     compiled_widths: float
