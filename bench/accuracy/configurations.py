@@ -164,16 +164,16 @@ HELD_OUT = (
     Configuration("bert-large two lora pack 1024", "bert-large", "classify", "mixed:110", 16, {**TUNE, **pack(1024)},
                   changes=small(2, 30522), steps=8),
 )  # fmt: skip
-"""Others, ten recipes: no constant and no rate was fitted to them. But the form of the formula of a CPU's memory was chosen
-with their errors in view."""
+"""Others, ten recipes: no constant and no rate was fitted to them. But the form of the formula of a CPU's memory was
+chosen with their errors in view."""
 
 UNSEEN = (
     Configuration("qwen3 four lora pack 1024 fuse", "qwen3-0.6b", "text", "mixed:250", 8,
                   {**TUNE, **FUSE, **pack(1024)}, changes=small(4, 16384), steps=5),
     Configuration("qwen3 four lora padded 4 fuse", "qwen3-0.6b", "text", "mixed:250", 8, {**TUNE, **FUSE},
                   {"micro_batch_size": 4}, changes=small(4, 16384), steps=5),
-    Configuration("qwen3 four full pack 1024 fuse", "qwen3-0.6b", "text", "mixed:250", 8, {**FULL, **FUSE, **pack(1024)},
-                  changes=small(4, 16384), steps=5),
+    Configuration("qwen3 four full pack 1024 fuse", "qwen3-0.6b", "text", "mixed:250", 8,
+                  {**FULL, **FUSE, **pack(1024)}, changes=small(4, 16384), steps=5),
     Configuration("smollm2 four lora pack 1024 fuse", "smollm2-360m", "text", "mixed:120", 16,
                   {**TUNE, **FUSE, **pack(1024)}, changes=small(4), steps=6),
     Configuration("smollm2 four lora padded 8", "smollm2-360m", "text", "mixed:120", 16, TUNE, {"micro_batch_size": 8},

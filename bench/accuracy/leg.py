@@ -141,6 +141,7 @@ def main() -> None:
                 "held_gradient": False,
                 "checked_tokens": MOST_TOKENS,
                 "unplanned": True,
+                "one_graph": True,
             }  # fmt: skip
             out.write_text(json.dumps(row, indent=1))
             return

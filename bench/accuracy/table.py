@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from evidence import MEASURED, PRIOR_WIDTH
 from predict import Case, cases, without_group
@@ -29,22 +29,32 @@ the shipped rates. Cold: the rates are fitted to the rows of all other shapes, s
 a shape helped to foretell it. Calibrated: by the rates that `tenfold calibrate` finds from its probes' seconds on the
 same computer, starting from the guess for any CPU: none of these rows was seen. Memory is foretold of the engine that
 was measured: until 2026-11-27 the loss held the gradient of a chunk while it made the next (`held_gradient_bytes` of
-bench/accuracy/predict.py), and plans count it no more. On CPUs the rows before 2026-11-28 had micro-batches of
-more sizes, which took up to 400 MB more. Hosts are shared: since 2026-11-28 a product and a copy are timed before and
-after each run, and a run on a computer more than 8 % off from its calibration shows its memory alone. The second table
-of those that nothing was fitted to was calibrated 50 minutes after its runs: the calibration before them fell into a
-minute in which copies were twice as fast as in all of them (both stand in the file). On GPUs the run of llama packed
-and compiled held 14.2 GB where its step takes 10.7, most likely in the checks before the first step, which ran four
-whole rows of 1,024 tokens with nothing compiled or recomputed; since later on 2026-11-28 they run 256 of each,
-recomputed as planned.
+bench/accuracy/predict.py), and plans count it no more. Rows of an engine that is no more are left out
+(`_ran_otherwise` there). Hosts are shared: since 2026-11-28 a product and a copy are timed before and after each run,
+and a run on a computer more than 8 % off from its calibration shows its memory alone.
 """
+
+OTHERS = {
+    "held-out": ": configurations that nothing was fitted to",
+    "unseen": ": configurations that nothing was fitted to, first measured when all formulas were done",
+}
+"""By the end of a file's name, what a table's title says more."""
 
 
 def write_table() -> None:
     """Write the page, and print what it comes to."""
     computers = [line for path in sorted(RESULTS.glob("plan_accuracy_cpu*.json")) for line in _cpu(path)]
-    calibrated = [line for path in sorted(RESULTS.glob("plan_accuracy_h200_*.json")) for line in _calibrated_gpu(path)]
-    text = "\n".join([HEAD, *computers, *_gpu(), "", *calibrated])
+    sessions = [_calibrated_gpu(path) for path in sorted(RESULTS.glob("plan_accuracy_h200_*.json"))]
+    calibrated = [line for session in sessions for line in session.lines]
+    together = [
+        f"## All {len(sessions)} sessions that began with a calibration",
+        "",
+        *_summary("memory", [miss for session in sessions for miss in session.memory]),
+        *_summary("step, shipped rates", [miss for session in sessions for miss in session.shipped]),
+        *_summary("step, calibrated", [miss for session in sessions for miss in session.calibrated]),
+        *_summary("whole run, calibrated", [miss for session in sessions for miss in session.runs]),
+    ]
+    text = "\n".join([HEAD, *computers, *_gpu(), "", *calibrated, *together])
     DOCUMENT.write_text(text.rstrip() + "\n")
     print("\n".join(line for line in text.splitlines() if line.startswith("- ")))
 
@@ -60,7 +70,7 @@ def _cpu(path: Path) -> list[str]:
     }
     cold = {case.name: _cold(case, every, f"cpu, {case.job.machine.dtype}") for case in every}
     own = {case.name: calibrations.get(case.job.machine.device) for case in every}
-    others = ": configurations that nothing was fitted to" if path.stem.endswith("held-out") else ""
+    others = OTHERS.get(path.stem.rsplit("_", 1)[-1], "")
     rate = f"{body['flops']['float32'] / 1e9:,.0f} GFLOP/s"
     lines = [
         f"## Two cores of an {body['machine']['cpu']}, {rate}, {body['date']}{others}",
@@ -116,7 +126,8 @@ def _gpu() -> list[str]:
         "Random weights, so that a step is all there is; memory is what torch has allocated. No row was used for the",
         "formulas of memory but in two places that these rows showed to be missing: the gradient of a chunk of the",
         "loss is held while the next is made, and a layer norm at the end of a block leaves float32. `by 8`: rows of",
-        "a micro-batch; `repeat`: blocks recomputed.",
+        "a micro-batch; `repeat`: blocks recomputed. Nine rows of mixed lengths are of another host, four days later:",
+        "what they attend with is another since.",
         "",
         "| configuration | memory, GB | foretold | | step, s | cold | |",
         "|---|--:|--:|--:|--:|--:|--:|",
@@ -136,7 +147,17 @@ def _gpu() -> list[str]:
     return [*lines, *_regret(every, lambda case: case.predicted_step_seconds(cold[case.name]), _step_seconds)]
 
 
-def _calibrated_gpu(path: Path) -> list[str]:
+class _Session(NamedTuple):
+    """A table, and how far off what is."""
+
+    lines: list[str]
+    memory: list[float]
+    shipped: list[float]
+    calibrated: list[float]
+    runs: list[float]
+
+
+def _calibrated_gpu(path: Path) -> _Session:
     """Of a session that began with `tenfold calibrate`."""
     body = json.loads(path.read_text())
     every = cases({**body, "benchmark": "plan-accuracy-gpu"})
@@ -176,7 +197,8 @@ def _calibrated_gpu(path: Path) -> list[str]:
             cells += ["", "", ""]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *_summary("memory", memory), *_summary("step, shipped rates", shipped)]
-    return [*lines, *_summary("step, calibrated", own), *_summary("whole run, calibrated", walls), ""]
+    lines += [*_summary("step, calibrated", own), *_summary("whole run, calibrated", walls), ""]
+    return _Session(lines, memory, shipped, own, walls)
 
 
 def _cold(case: Case, every: Sequence[Case], start: str) -> Efficiency:

@@ -257,10 +257,12 @@ def _ragged_pairs(lengths: Sequence[int], multiple: int) -> float:
 
 @lru_cache(maxsize=1024)
 def _largest_packed(workload: Workload, batch_rows: int, tokens: int, multiple: int) -> MicroBatch:
-    fullest = max(_representative_bins(workload, batch_rows, tokens), key=sum)
+    bins = _representative_bins(workload, batch_rows, tokens)
+    fullest = max(bins, key=sum)
     shown = sum(fullest)
     most = max(shown, min(max(tokens, workload.longest), workload.tokens_of(batch_rows)))
-    _, cells, pairs = _buckets(fullest)
+    # Of two that are as full, the one with longer rows has more pairs.
+    cells, pairs = (max(column) for column in zip(*(_buckets(rows)[1:] for rows in bins), strict=True))
     scale = most / shown
     filled = _filled(most, multiple)
     return MicroBatch(len(fullest) * scale, filled, workload.longest, cells * scale, pairs * scale, masked=False)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator, Sequence
@@ -44,7 +46,9 @@ whole models say, and 0.03 made those models' compiled steps 5.1 % wrong in the 
 LEAST_ERROR = 0.10
 """What a prediction may be off by at least, however well the probes are met: their own runs differ by some percent."""
 
-DISK_BYTES = 256 * 2**20
+DISK_BYTES = {"cpu": 2**28, "cuda": 2**30}
+"""Of the state that is saved to know the disk: on a GPU's host 256 MiB went at 390 MB/s where 7.2 GB went at 270
+(bench/results/plan_accuracy_h200_2026-11-28_one-graph.json)."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,10 @@ def calibrate(
     started = time.monotonic() - age_seconds
     import_module("torch")
     import_module("transformers").AutoModelForCausalLM  # noqa: B018  # imported when it is asked for
-    import_seconds = time.monotonic() - started
     measured = (
         f"imports, disk and compiler measured here, {datetime.now(UTC).date()}; the rest: {machine.overheads.source}"
     )
-    overheads = replace(machine.overheads, import_seconds=import_seconds, source=measured, **_disk_rates(machine))
+    overheads = replace(machine.overheads, import_seconds=_import_seconds(), source=measured, **_disk_rates(machine))
     observations: list[Observation] = []
     timed: list[tuple[str, Observation, float]] = []
     left_out: list[str] = []
@@ -180,19 +183,28 @@ def _nothing_compiled() -> Generator[None]:
         yield
 
 
+def _import_seconds() -> float:
+    """Of what a run imports, in a process of its own. Its files were just read, as all runs but a machine's first find
+    them: there it took 0.5 to 3.6 s longer (bench/results/plan_accuracy_h200_2026-11-28_*.json)."""
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import tenfold.cuts, tenfold.rig.model"], check=True)
+    return time.perf_counter() - began
+
+
 def _disk_rates(machine: Machine) -> dict[str, float]:
     """How fast a state is saved; on a CPU also how a file is read and hashed, which beside a GPU is done meanwhile."""
     torch = import_module("torch")
     save_state = import_module("tenfold.run.checkpoint").save_state
-    content = torch.frombuffer(bytearray(os.urandom(DISK_BYTES)), dtype=torch.uint8)
+    size = DISK_BYTES[machine.vendor_kind]
+    content = torch.frombuffer(bytearray(os.urandom(2**26)), dtype=torch.uint8).repeat(size // 2**26)
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         saved = save_state(Path(folder), 0, {"content": content}, {}, keep=1)
-        rates = {"saved_bytes_per_second": DISK_BYTES / (time.perf_counter() - began)}
+        rates = {"saved_bytes_per_second": size / (time.perf_counter() - began)}
         if machine.vendor_kind == "cpu":
             (file,) = saved.glob("*.safetensors")
             began = time.perf_counter()
             sha256(file.read_bytes()).hexdigest()
             # Weights are hashed, and read once more to be put in their place.
-            rates["load_bytes_per_second"] = DISK_BYTES / (2 * (time.perf_counter() - began))
+            rates["load_bytes_per_second"] = size / (2 * (time.perf_counter() - began))
     return rates

@@ -262,10 +262,11 @@ def _attention_bytes(job: Job, micro: MicroBatch) -> float:
     else:
         key_used, mask = key, 0.0
     if shape.attention_dropout and job.machine.vendor_kind == "cpu":
-        # No fused kernel drops out on a CPU: copies of q, k and v, then probabilities, noise and their product.
-        probabilities = 3 * shape.heads * micro.pairs * size
-        output = query * micro.tokens if _keeps_input(job, {"o"}) else 0
-        return (3 * query * micro.cells + output) * size + probabilities
+        # No fused kernel drops out on a CPU: copies of q, k and v, then probabilities, noise and their product, all in
+        # float32 (torch's scaled_dot_product_attention written out).
+        probabilities = 3 * shape.heads * micro.pairs * FLOAT32_BYTES
+        output = query * micro.tokens * size if _keeps_input(job, {"o"}) else 0
+        return 3 * query * micro.cells * FLOAT32_BYTES + output + probabilities
     size = _attention_size(job)
     if packed:
         width = query + 2 * key

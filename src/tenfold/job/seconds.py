@@ -34,9 +34,9 @@ are met: 17.9 s beside 12.9 on one host (first step of a run less its passes, on
 bench/results/plan_accuracy_h200_2026-11-28_warm.json); one probe both ways on two hosts, 22.4 beside 15.6
 (plan_accuracy_h200_2026-11-28_after.json, plan_accuracy_h200_2026-11-28.json)."""
 
-EVALUATION_COMPILED = 0.23
-"""Of a compilation, that of the forward pass alone, which an evaluation is the first to need: 4.9 s where both passes
-had taken 21 (bench/results/mixed_lengths_h200_2026-11-28.json)."""
+EVALUATION_COMPILED = 0.4
+"""Of a compilation, that of the forward pass alone, which an evaluation is the first to need: 3.1 and 4.8 s where both
+passes had taken 10 and 14 (bench/results/plan_accuracy_h200_2026-11-28_one-graph.json)."""
 
 EXPORTING = 0.5
 """Of what a byte of a saved state takes, which is read back from the disk: 640 and 700 MB/s beside 320 and 340 on two

@@ -35,7 +35,7 @@ COMPILES_ON_CPUS = (2, 13)
 are right (tests/rig/test_compiling.py). On GPUs, where plans compile, attention is another and both are right."""
 
 MOST_COMPILATIONS = 64
-"""Of layers in one process; torch's own limit is 8, after which layers run as written. A rig has two to four, and as
+"""Of layers in one process; torch's own limit is 8, after which layers run as written. A rig has one to four, and as
 many for passes without gradients; but transformers has one function for the layers of all models, so that those of all
 rigs count together. Older torches know no limit for one function."""
 
@@ -77,7 +77,7 @@ def compile_rig(rig: Rig) -> Rig:
 def _ask_for_gradient(block: torch.nn.Module, args: tuple[Any, ...]) -> None:
     """Of what a block reads, like those above it: a graph of its own would take as long to compile as that of all
     others, to save a layer's gradient of queries, keys and values."""
-    if torch.is_grad_enabled():
+    if args and torch.is_grad_enabled():
         args[0].requires_grad_()
 
 
