@@ -62,8 +62,8 @@ def peak_bytes(job: Job) -> float:
 
 
 def peak_moment(job: Job) -> Moment:
-    """The moment of the peak."""
-    return max(moments(job), key=lambda moment: moment.bytes)
+    """The moment of the peak; of several as wide, since a heap does not shrink, the one where most is alive."""
+    return max(moments(job), key=lambda moment: (round(moment.bytes), -moment.bytes_by_kind["fragmentation"]))
 
 
 def moments(job: Job) -> tuple[Moment, ...]:

@@ -138,7 +138,7 @@ def pack_model(model: PreTrainedModel, computed_in: torch.dtype) -> None:
         difference = outputs_differ(expected, _hidden_rows(model, rows), computed_in)
     except (RuntimeError, ValueError, TypeError) as error:
         difference = str(error).splitlines()[0]
-    if difference:
+    if difference and all(row.isfinite().all() for row in expected):  # else it is the weights, which checks/ tells
         for hook in hooks:
             hook.remove()
         model.set_attn_implementation(before)
