@@ -204,8 +204,6 @@ UNSEEN = (
                   changes=small(6), steps=6),
     Configuration("smollm2 six full padded 2 fuse", "smollm2-135m", "text", "fixed:512", 4, {**FULL, **FUSE},
                   {"micro_batch_size": 2}, changes=small(6), steps=6),
-    Configuration("minilm lora many pack 2048", MINI, "classify", BANK, 64, {**TUNE, **pack(2048)}, steps=16),
-    Configuration("minilm lora many padded 32", MINI, "classify", BANK, 64, TUNE, {"micro_batch_size": 32}, steps=16),
     Configuration("classics lora twelve padded 6 fuse", "classics", "sft", "own", 12, {**TUNE, **FUSE},
                   {"micro_batch_size": 6}, steps=8),
     Configuration("classics lora twelve pack 1024 fuse repeated", "classics", "sft", "own", 12,
@@ -215,7 +213,7 @@ UNSEEN = (
     Configuration("llama three int8 lora pack 512 fuse", "llama-3b", "text", "mixed:150", 4,
                   {**TUNE, **FUSE, **pack(512), "quantize": "int8"}, changes=small(1, 8192), steps=5),
 )  # fmt: skip
-"""Twelve recipes more, first measured when that formula was done."""
+"""Eleven recipes more, first measured when that form was done."""
 
 GPU_RUNS = (
     Configuration("gpu smollm2 lora pack 8192 compile", "smollm2-360m", "text", "mixed:180", 64,

@@ -36,7 +36,10 @@ and a run on a computer more than 8 % off from its calibration shows its memory 
 
 OTHERS = {
     "held-out": ": configurations that nothing was fitted to",
-    "unseen": ": configurations that nothing was fitted to, first measured when all formulas were done",
+    "unseen": (
+        ": configurations that nothing was fitted to, first measured when all formulas were done but"
+        " attention with dropout"
+    ),
 }
 """By the end of a file's name, what a table's title says more."""
 
