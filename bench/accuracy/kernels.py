@@ -29,16 +29,12 @@ def kernels(configuration: OnGpu) -> dict[str, Any]:
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    from tenfold.calibrate.probe import build_probe
+    from tenfold.calibrate.probe import build_probe, train_probe
     from tenfold.machine import local_machine
-    from tenfold.recipe import TrainWish
-    from tenfold.run.loop import StepReport, train_steps
-    from tenfold.run.optimizer import make_optimizer
-    from tenfold.run.schedule import make_schedule
+    from tenfold.run.loop import StepReport
 
     probe = configuration.probe
     rig = build_probe(probe, local_machine(1.0))
-    wish = TrainWish(max_steps=WARM + PROFILED, batch_size=len(probe.lengths), optimizer=probe.optimizer)
     seconds: list[float] = []
     found = profile(activities=[ProfilerActivity.CUDA], acc_events=True)
 
@@ -51,17 +47,7 @@ def kernels(configuration: OnGpu) -> dict[str, Any]:
             found.stop()
         return len(seconds) < WARM + PROFILED
 
-    train_steps(
-        rig,
-        probe.samples(),
-        make_schedule(wish, len(probe.lengths), 1e-5),
-        make_optimizer(rig, wish),
-        first_step=0,
-        max_gradient_norm=1.0,
-        admit=lambda *step: True,
-        after_step=after_step,
-        tell=print,
-    )
+    train_probe(probe, rig, after_step)
     total: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for event in found.events() or ():
         if event.device_type == torch.autograd.DeviceType.CUDA:

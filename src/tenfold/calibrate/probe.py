@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
@@ -162,13 +162,7 @@ def _with_random_weights(rig: Rig) -> Rig:
 
 
 def _time_steps(probe: Probe, rig: Rig, enough_seconds: float, warm_steps: int) -> list[float]:
-    """Seconds of each step of the product's loop, the warm ones first."""
-    from tenfold.recipe import TrainWish
-    from tenfold.run.loop import train_steps
-    from tenfold.run.optimizer import make_optimizer
-    from tenfold.run.schedule import make_schedule
-
-    wish = TrainWish(max_steps=10_000, batch_size=len(probe.lengths), optimizer=probe.optimizer)
+    """Seconds of each step, the warm ones first."""
     seconds: list[float] = []
 
     def after_step(report: StepReport) -> bool:
@@ -176,6 +170,18 @@ def _time_steps(probe: Probe, rig: Rig, enough_seconds: float, warm_steps: int) 
         counted = seconds[warm_steps:]
         return len(counted) < 3 or (sum(counted) < enough_seconds and len(counted) < 200)
 
+    train_probe(probe, rig, after_step)
+    return seconds
+
+
+def train_probe(probe: Probe, rig: Rig, after_step: Callable[[StepReport], bool]) -> None:
+    """The product's loop over the rows of a probe, on its rig, until `after_step` says no."""
+    from tenfold.recipe import TrainWish
+    from tenfold.run.loop import train_steps
+    from tenfold.run.optimizer import make_optimizer
+    from tenfold.run.schedule import make_schedule
+
+    wish = TrainWish(max_steps=10_000, batch_size=len(probe.lengths), optimizer=probe.optimizer)
     train_steps(
         rig,
         probe.samples(),
@@ -187,7 +193,6 @@ def _time_steps(probe: Probe, rig: Rig, enough_seconds: float, warm_steps: int) 
         after_step=after_step,
         tell=_refuse_to_shrink,
     )
-    return seconds
 
 
 def _refuse_to_shrink(text: str) -> None:

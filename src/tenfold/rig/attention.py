@@ -55,7 +55,7 @@ def attention_kernels(batch: Batch) -> AbstractContextManager[object]:
 def unplanned_attention() -> AbstractContextManager[object]:
     """For passes whose shape may not come again: none of cuDNN's kernels, which torch prefers on Hopper.
 
-    cuDNN makes a plan for each shape, 60 to 90 ms for a forward pass and as much for its backward pass, and now and
+    cuDNN makes a plan for each shape, 50 to 100 ms for a forward pass and as much for its backward pass, and now and
     then compiles a kernel for 1 to 2 s (H200, torch 2.11: bench/results/new_shapes_h200_2026-11-28.json). Where shapes
     come again it is the faster one: a step of rows of 8,192 tokens takes 0.36 s with it, 0.40 without.
     """
