@@ -14,21 +14,29 @@ import torch
 LOW_BITS = 8
 """Beside the 16 of the weight; as many of float32's 32 are dropped."""
 
-BY_PLACE, BY_STEP = 3_242_174_889, 2_654_435_769
-"""In units of 2**-32: the two steps of an even sequence, 1 / plastic number and 1 / golden ratio."""
+BY_PLACE, BY_STEP = 3_242_174_889 - 2**32, 2_654_435_769
+"""In units of 2**-32: the two steps of an even sequence, 1 / plastic number and 1 / golden ratio, of whole numbers the
+more. The first is below 0 so that its products with places stay within 64 bits."""
+
+PLACES_A_STEP = BY_STEP * pow(BY_PLACE, -1, 2**32)
+"""A step moves the sequence as far as so many places do."""
 
 MASK = 2**32 - 1
 
 
 def phase_of(step: int, start: int) -> int:
-    """Where the sequence stands for the weight at place `start` in this step."""
-    return (start * BY_PLACE + step * BY_STEP) & MASK
+    """Where the sequence stands for the weight at place `start` in this step, in places."""
+    return (start + step * PLACES_A_STEP) & MASK
 
 
 def thresholds(count: int, phase: int | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """int32 [count], 0 to 255, for weights one after the other. `phase`: of the first, a number or int64 []."""
-    places = torch.arange(count, device=device)
-    return (((places * BY_PLACE + phase) & MASK) >> (32 - LOW_BITS)).int()
+    """int32 [count], 0 to 255, for weights one after the other. `phase`: of the first, a number or int64 [].
+
+    The phase is added to places before they are multiplied: torch's compiler takes multiples of an index for indices
+    again, of 32 bits.
+    """
+    places = torch.arange(count, device=device) + phase
+    return (((places * BY_PLACE) & MASK) >> (32 - LOW_BITS)).int()
 
 
 def split(master: torch.Tensor, threshold: torch.Tensor | int = 128) -> tuple[torch.Tensor, torch.Tensor]:
