@@ -145,10 +145,9 @@ def test_a_pass_that_cannot_be_recorded_runs_on_without_recording(reference: tup
     rig = replace(rig, loss=looks_at_the_host)
     rig.model.train()
     rows = make_rows("sft", count=16, longest=100)
-    for _ in range(2):
-        gradient(rig, rows)
     with pytest.raises(RecordingFailed) as raised:
-        gradient(rig, rows)
+        for _ in range(3):
+            gradient(rig, rows)
     found = recover(rig, raised.value, longest_row=100)
     assert found is not None and "without recording" in found[1]
     for _ in range(3):

@@ -105,6 +105,34 @@ def test_layers_are_compiled_whatever_was_before(monkeypatch: pytest.MonkeyPatch
             assert counters["stats"]["unique_graphs"] > graphs
 
 
+@pytest.mark.usefixtures("only_compiled")
+@pytest.mark.parametrize("storage", ["int8", "nf4"])
+def test_weights_have_sizes_that_are_numbers_whatever_micro_batches_have(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[torch.fx.GraphModule] = []
+
+    def note(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    monkeypatch.setattr(compiling, "lean_inductor", note)
+    torch._dynamo.reset()
+    rig = compiled("llama", Fuse(loss_rows=64, compile=True), storage)
+    for batch in rig.layout(make_rows("sft", count=5, longest=60)):
+        rig.loss(rig.model, batch)
+    read = [node.meta["example_value"] for node in graphs[0].graph.nodes if node.op == "placeholder"]
+    symbolic = {tensor.dtype for tensor in read if isinstance(tensor, torch.Tensor) and not all_numbers(tensor)}
+    codes = {"int8": torch.int8, "nf4": torch.uint8}[storage]
+    assert codes in {tensor.dtype for tensor in read if isinstance(tensor, torch.Tensor)}
+    assert codes not in symbolic
+    assert symbolic, "the control: sizes of micro-batches are symbols"
+
+
+def all_numbers(tensor: torch.Tensor) -> bool:
+    return all(isinstance(size, int) for size in tensor.shape)
+
+
 def by_mask(query, key, value, starts, *others, scale, window_size):
     """What torch's variable-length kernel computes on a GPU: causal, each row within itself. [T, heads, D]."""
     places = torch.arange(len(query), dtype=torch.int32)

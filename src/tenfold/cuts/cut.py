@@ -31,7 +31,7 @@ class Cut:
         raise NotImplementedError
 
     def begin(self, device: torch.device) -> None:
-        """Start what takes a while and needs no model, in other processes; nothing where it has been started."""
+        """Start what takes a while and needs no model, beside this thread; nothing where it has been started."""
 
     def apply(self, rig: Rig) -> Rig:
         """The rig with this cut. Raises NoEffect if nothing changed."""

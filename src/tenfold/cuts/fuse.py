@@ -45,11 +45,11 @@ class Fuse(Cut):
         return replace(job, loss_rows=self.loss_rows, compiled=compiled)
 
     def begin(self, device: torch.device) -> None:
-        """Start the compiler's processes, which take some seconds to be ready."""
+        """Start the compiler, whose processes take some seconds to be ready."""
         if self.compile and device.type == "cuda":
-            from tenfold.rig.compiling import start_workers
+            from tenfold.rig.compiling import start_compiler
 
-            start_workers()
+            start_compiler()
 
     def apply(self, rig: Rig) -> Rig:
         """Replace the rig's loss by the chunked one; merge and compile its layers."""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from inspect import signature
+from threading import Thread
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch._functorch.config as partitioning
 import torch.fx.experimental._config as symbols
 from torch._dynamo import mark_static, mark_static_address
 from torch._inductor.async_compile import maybe_warm_pool
+from torch._inductor.codecache import CacheBase, torch_key
 from torch._inductor.compile_fx import compile_fx
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -57,8 +59,10 @@ def compile_rig(rig: Rig) -> Rig:
     groups = merge_products(rig) if rig.adapter is not None else []
     for part in frozen_parts(rig.model):
         # Then the compiler takes them for parameters: free to read again in the backward pass. Else it may count a
-        # weight that is made dense as cheaper to keep than what it was made of.
+        # weight that is made dense as cheaper to keep than what it was made of. And their sizes are numbers where those
+        # of micro-batches are symbols: torch 2.11 cannot trace nf4's otherwise.
         mark_static_address(part)
+        mark_static(part)
     for block in blocks:
         block.forward = compiled(block.forward)
     if any(weight.requires_grad for weight in blocks[0].parameters()):
@@ -125,10 +129,20 @@ def frozen_parts(model: torch.nn.Module) -> list[torch.Tensor]:
     return [part for group in groups if group is not None for part in group.parts]
 
 
-def start_workers() -> None:
-    """Start the processes that compile kernels, if there are none. Until they are ready kernels are compiled one by one
-    in this process; torch starts them with its own backend only, which comes after layers are compiled with ours."""
+def start_compiler() -> None:
+    """Start what the compiler needs, beside this thread: the processes that compile kernels, if there are none, and the
+    hashes of torch's and triton's own files, by which what was compiled once is found again.
+
+    Until the processes are ready kernels are compiled one by one in this process; torch starts them with its own
+    backend only, which comes after layers are compiled with ours. Hashing takes 0.4 s and lets other threads run.
+    """
     maybe_warm_pool()
+    Thread(target=_hash_compilers, daemon=True).start()
+
+
+def _hash_compilers() -> None:
+    torch_key()
+    CacheBase.get_system()
 
 
 def lean_inductor(graph: torch.fx.GraphModule, inputs: Sequence[Any]) -> Any:
