@@ -13,7 +13,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "tenfold"
 
 LAYERS = (
     ("redact",),
-    ("errors", "inert", "interval", "hub", "durable", "memory", "folders", "processes"),
+    ("errors", "inert", "interval", "hub", "durable", "memory", "folders", "processes", "collector"),
     ("recipe",),
     ("shape", "machine"),
     ("data",),

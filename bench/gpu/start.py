@@ -63,6 +63,9 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
     """One start, in this process: imports, the rig with its weights, the first step, the second."""
     record: dict[str, Any] = {"seconds": {}, "functions": {}}
     with Phase(record, "import", arguments.profile):
+        from tenfold.collector import collect_rarely
+
+        collect_rarely()  # as the command line does
         import tenfold.cuts
         import tenfold.rig.model  # noqa: F401
     import protocol
@@ -75,9 +78,6 @@ def start(arguments: argparse.Namespace) -> dict[str, Any]:
     folder = model_folder(arguments.shape)
     vocabulary = SHAPES[arguments.shape]["vocab_size"]
     rows = steps_of_rows("fixed", arguments.rows, arguments.length, vocabulary, 2, 0)
-    with Phase(record, "device", arguments.profile):
-        torch.zeros(1, device=arguments.device)
-        protocol.synchronise(arguments.device)
     with Phase(record, "load", arguments.profile):
         system = build(arguments, folder)
         protocol.synchronise(arguments.device)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from tenfold.collector import collect_rarely
 from tenfold.errors import InputError, Interrupted, TenfoldError
 
 if TYPE_CHECKING:
@@ -274,6 +275,7 @@ PIPE_COLUMNS = 120
 
 def main() -> None:
     """Run the command line; a TenfoldError becomes one line and its exit code."""
+    collect_rarely()
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that knows no such character still shows the others
     try:

@@ -19,8 +19,8 @@ import torch
 CHUNK_BYTES = 8 * 2**20
 """Read at once: long enough that threads seldom wait for each other, and a multiple of every number's size."""
 
-READERS = {"cpu": 1, "cuda": 4}
-"""Threads. One copies some 8 GB/s out of the system's cache; a PCI Express 5 link takes 50, a CPU's own work less."""
+READERS = {"cpu": 1, "cuda": 8}
+"""Threads. One copies 3 to 8 GB/s out of the system's cache; a PCI Express 5 link takes 50, a CPU's own work less."""
 
 BUFFERS_A_READER = 2
 """One is read while the other is copied out of."""

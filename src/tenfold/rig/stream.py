@@ -1,8 +1,8 @@
 """Weights from safetensors files straight to their place, one dense tensor in memory at a time.
 
-Peaks while a model is loaded, with S = `READERS` x `BUFFERS_A_READER` x `CHUNK_BYTES` (64 MiB for a GPU, 16 for a CPU),
-D the bytes of its largest tensor, dense, and E = `ENCODING_BYTES` x `WEIGHTS_AT_ONCE` (320 MiB on a GPU, 20 on a CPU)
-where layers are stored in few bits, else 0:
+Peaks while a model is loaded, with S = `READERS` x `BUFFERS_A_READER` x `CHUNK_BYTES` (128 MiB for a GPU, 16 for a
+CPU), D the bytes of its largest tensor, dense, and E = `ENCODING_BYTES` x `WEIGHTS_AT_ONCE` (320 MiB on a GPU, 20 on a
+CPU) where layers are stored in few bits, else 0:
 
     host, for a GPU     S
     host, for a CPU     what the model takes as it is stored + S + D + E
