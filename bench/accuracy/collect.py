@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,11 @@ def leg_row(name: str, work: Path, seconds: float) -> dict[str, Any]:
     out = work / "row.json"
     command = [sys.executable, str(Path(__file__).with_name("leg.py")), name, str(work), str(out)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
+        with tempfile.TemporaryDirectory() as caches:  # each finds nothing compiled
+            own = dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), caches)
+            done = subprocess.run(
+                command, env=os.environ | own, capture_output=True, text=True, timeout=seconds, check=False
+            )
     except subprocess.TimeoutExpired:
         return {"name": name, "error": f"took longer than {seconds:.0f} s"}
     if done.returncode != 0:

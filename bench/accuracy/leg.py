@@ -104,6 +104,9 @@ def busy_seconds() -> float:
 
 def main() -> None:
     """Plan, train, write the row."""
+    from tenfold.collector import collect_rarely
+
+    collect_rarely()  # as the command line does
     name, folder, out = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     configuration = next(one for one in EVERY if one.name == name)
     folder.mkdir(parents=True, exist_ok=True)

@@ -105,11 +105,11 @@ def config_folder(folder: Path, config: dict[str, Any]) -> Path:
 
 def weights_folder(folder: Path, config: dict[str, Any]) -> Path:
     """The same with random weights, written once."""
+    if (folder / "written").exists():  # without an import, whose time is the run's
+        return folder
     import torch
     import transformers
 
-    if (folder / "written").exists():
-        return folder
     config_folder(folder, config)
     kind = transformers.AutoModel if config["model_type"] == "bert" else transformers.AutoModelForCausalLM
     torch.manual_seed(0)

@@ -186,8 +186,10 @@ def _nothing_compiled() -> Generator[None]:
 def _import_seconds() -> float:
     """Of what a run imports, in a process of its own. Its files were just read, as all runs but a machine's first find
     them: there it took 0.5 to 3.6 s longer (bench/results/plan_accuracy_h200_2026-11-28_*.json)."""
+    program = "from tenfold.collector import collect_rarely; collect_rarely(); import tenfold.run.train"
+    import_module("tenfold.run.train")
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import tenfold.cuts, tenfold.rig.model"], check=True)
+    subprocess.run([sys.executable, "-c", program], check=True)
     return time.perf_counter() - began
 
 
