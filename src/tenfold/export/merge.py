@@ -41,7 +41,9 @@ def merge_linears(rig: Rig) -> Rig:
 
 def merged_weight(layer: AdaptedLinear) -> torch.Tensor:
     """Base and adapter as one weight, added in float32, in the layout and number format of the base's."""
-    return (layer.base.weight.float() + layer.delta()).to(layer.base.weight.dtype)
+    merged = layer.delta()
+    merged += layer.base.weight  # in its place: of a large layer every copy in float32 counts
+    return merged.to(layer.base.weight.dtype)
 
 
 def merge(adapter: Path, folder: Path) -> tuple[str, ...]:

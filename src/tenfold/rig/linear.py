@@ -65,7 +65,7 @@ class AdaptedLinear(torch.nn.Module):
 
     def delta(self) -> torch.Tensor:
         """scale * B A in the layout of the base's weight, float32."""
-        product = self.scale * (self.lora_B.float() @ self.lora_A.float())
+        product = (self.lora_B.float() @ self.lora_A.float()).mul_(self.scale)
         return product.T if isinstance(self.base, Conv1D) else product
 
 
