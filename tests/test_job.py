@@ -177,14 +177,14 @@ def kept_on_paper(job: Job) -> float:
     not see.
     """
     total = kept_bytes(job, job.largest)
-    if job.recomputed_layers == job.shape.layers and job.last_block_share < 1:
-        total -= input_bytes(job, job.largest) * (1.0 if TORCH >= (2, 13) else job.last_block_share)
+    if job.recomputed_layers == job.shape.layers and job.largest_last_block_share < 1:
+        total -= input_bytes(job, job.largest) * (1.0 if TORCH >= (2, 13) else job.largest_last_block_share)
     if job.task == "classify":
         return total
     if job.loss_rows is None:
         return total + 4 * VOCABULARY * job.largest.tokens
     gradient_of_head = 0 if job.adapted else 4 * job.shape.head_parameters
-    return total + 4 * job.largest.tokens * job.head_share * job.shape.hidden_size + gradient_of_head
+    return total + 4 * job.largest_head_rows * job.shape.hidden_size + gradient_of_head
 
 
 LORA = LoRA(rank=8, alpha=16.0)

@@ -112,7 +112,7 @@ def held_gradient_bytes(job: Job) -> float:
 
     Rows measured before say so by not saying anything: those measured since hold `"held_gradient": false`.
     """
-    if job.task == "classify" or job.loss_rows is None or job.largest.tokens * job.head_share <= job.loss_rows:
+    if job.task == "classify" or job.loss_rows is None or job.largest_head_rows <= job.loss_rows:
         return 0.0
     return job.loss_rows * job.shape.vocab_size * job.dtype_bytes
 

@@ -55,6 +55,16 @@ def _tried(job: Job, times: int, rows: int, most_tokens: int) -> Job:
     )
 
 
+def tried_lengths(workload: Workload, most_tokens: int) -> list[int]:
+    """Of the rows that are tried: unlike ones before like ones (checks/layout.few_rows)."""
+    ordered = workload.quantiles(min(AMONG, workload.rows))
+    unlike = sorted(set(ordered))[:ROWS]
+    like = ordered.copy()
+    for length in unlike:
+        like.remove(length)
+    return [min(length, most_tokens) for length in [*unlike, *like][:ROWS]]
+
+
 @lru_cache(maxsize=64)
 def _few_rows(workload: Workload, times: int, most_tokens: int) -> Workload:
     """The shortest rows of some that are drawn from a histogram, each so many times."""

@@ -7,18 +7,33 @@ from math import ceil
 from random import Random
 
 from tenfold.job.activations import FLOAT32_BYTES
+from tenfold.job.checking import MOST_TOKENS, tried_lengths
 from tenfold.job.job import Job
 from tenfold.workload import FEWEST, REPRESENTATIVE_ROWS, Workload, filling_step
 
 
 def compiled_kernels(job: Job) -> int:
-    """How many a run meets: numbers of rows, times the products that each of them is multiplied in. None in float32,
-    for which nothing is compiled, and none on a GPU."""
+    """How many a run meets, its checks included: numbers of rows, times the products that each of them is multiplied in.
+    None in float32, for which nothing is compiled, and none on a GPU."""
     if job.machine.vendor_kind != "cpu" or job.dtype_bytes == FLOAT32_BYTES:
         return 0
     rows = min(job.micro_rows, job.batch_size)
     whole, bearing = _row_counts(job.workload, job.batch_size, job.packed_tokens, rows, job.filled_multiple)
-    return _products(job) * (whole + (bearing if job.last_block_share < 1 else 0))
+    narrowed = job.last_block_share < 1
+    tried = _tried_row_counts(job) if job.checked else 0
+    return _products(job) * (whole + (bearing if narrowed else 0) + tried)
+
+
+def _tried_row_counts(job: Job) -> int:
+    """Numbers of tokens that the checks before the first step multiply, which training meets no more: short rows, each
+    alone and several together (checks/layout). What bears loss in them is not looked at apart."""
+    rows = tried_lengths(job.workload, MOST_TOKENS)
+    together = [rows, rows[1:]] if len(rows) > 1 else []
+    if job.packed_tokens is not None:
+        multiple = job.filled_multiple
+        return len({ceil(sum(part) / multiple) for part in [*([row] for row in rows), *together]})
+    padded = {(len(part), max(part)) for part in together}
+    return len(set(rows)) + len(padded)
 
 
 def _products(job: Job) -> int:

@@ -133,7 +133,7 @@ def _amounts(job: Job) -> _Amounts:
         head = 0 if job.task == "classify" else job.shape.head_parameters
         above = job.learned_bytes * (job.shape.intermediate_size * job.shape.hidden_size + head)
     narrow = narrow_weight_bytes(job, 0)
-    share = job.last_block_share
+    share = job.largest_last_block_share
     return _Amounts(
         layers=layers,
         of_blocks=footprint(job, job.largest),
@@ -189,7 +189,7 @@ def _largest_logits_bytes(job: Job) -> float:
     """Of a chunk of logits in the computing format, or of all of them."""
     if job.task == "classify":
         return 0.0
-    rows = job.largest.tokens if job.loss_rows is None else min(job.loss_rows, job.largest.tokens * job.head_share)
+    rows = job.largest_head_rows if job.loss_rows is None else min(job.loss_rows, job.largest_head_rows)
     return rows * job.shape.vocab_size * job.dtype_bytes
 
 

@@ -21,7 +21,7 @@ def loss_bytes(job: Job) -> float:
     tokens = job.largest.tokens
     if job.loss_rows is None:
         return tokens * 3 * FLOAT32_BYTES * shape.vocab_size  # backward: log-softmax, its gradient, that of the logits
-    rows = tokens * job.head_share
+    rows = job.largest_head_rows
     # A chunk in float32, its exponentials, and in the working dtype; compiled, a chunk and its gradient.
     each = 2 * size if job.compiled else 2 * FLOAT32_BYTES + (size if size < FLOAT32_BYTES else 0)
     chunk = min(job.loss_rows, rows) * each * shape.vocab_size
@@ -36,7 +36,7 @@ def loss_gradient_bytes(job: Job) -> float:
     """What the chunked loss hands to the backward pass: the gradient of its rows, and of the head's weight."""
     if job.task == "classify" or job.loss_rows is None:
         return 0.0
-    rows = job.largest.tokens * job.head_share
+    rows = job.largest_head_rows
     learned = job.learned_head_parameters if job.adapted else job.shape.head_parameters
     head = 0.0 if job.accumulates else job.learned_bytes * learned
     return rows * job.shape.hidden_size * job.dtype_bytes + head
