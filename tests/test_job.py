@@ -20,6 +20,7 @@ from tenfold.cuts import Checkpoint, Cut, FineTune, Fuse, LoRA, Pack, Quantize, 
 from tenfold.data.tokenize import Sample  # noqa: E402
 from tenfold.job import Job, bytes_by_kind, flops_by_part, kept_bytes, seconds_by_part  # noqa: E402
 from tenfold.job.activations import input_bytes  # noqa: E402
+from tenfold.job.fullest import fullest_head_rows, fullest_last_block_share  # noqa: E402
 from tenfold.machine import local_machine  # noqa: E402
 from tenfold.rig.batch import PaddedLayout  # noqa: E402
 from tenfold.rig.compiling import TORCH  # noqa: E402
@@ -177,14 +178,14 @@ def kept_on_paper(job: Job) -> float:
     not see.
     """
     total = kept_bytes(job, job.largest)
-    if job.recomputed_layers == job.shape.layers and job.largest_last_block_share < 1:
-        total -= input_bytes(job, job.largest) * (1.0 if TORCH >= (2, 13) else job.largest_last_block_share)
+    if job.recomputed_layers == job.shape.layers and fullest_last_block_share(job) < 1:
+        total -= input_bytes(job, job.largest) * (1.0 if TORCH >= (2, 13) else fullest_last_block_share(job))
     if job.task == "classify":
         return total
     if job.loss_rows is None:
         return total + 4 * VOCABULARY * job.largest.tokens
     gradient_of_head = 0 if job.adapted else 4 * job.shape.head_parameters
-    return total + 4 * job.largest_head_rows * job.shape.hidden_size + gradient_of_head
+    return total + 4 * fullest_head_rows(job) * job.shape.hidden_size + gradient_of_head
 
 
 LORA = LoRA(rank=8, alpha=16.0)

@@ -22,12 +22,12 @@ from predict import Case, cases  # noqa: E402
 
 from tenfold.job import peak_bytes  # noqa: E402
 
-CONSTANTS = ("library_bytes", "kernel_bytes", "fragmentation")
+CONSTANTS = ("library_bytes", "kernel_bytes", "fragmentation", "holes")
 
 
 def parts_of(case: Case) -> tuple[float, list[float]]:
     """Bytes that no constant counts, and by how much each constant counts."""
-    plain = replace(case.job.machine.overheads, library_bytes=0.0, kernel_bytes=0.0, fragmentation=0.0)
+    plain = replace(case.job.machine.overheads, library_bytes=0.0, kernel_bytes=0.0, fragmentation=0.0, holes=0.0)
 
     def peak(**constant: float) -> float:
         machine = replace(case.job.machine, overheads=replace(plain, **constant))

@@ -16,6 +16,7 @@ from tenfold.calibrate.probe import Probe
 from tenfold.cuts import Checkpoint, cut_from_dict
 from tenfold.job import Job, Work, checking_work, evaluation_work, moments, seconds_on, training_work
 from tenfold.job.fit import Observation, fit_efficiency
+from tenfold.job.fullest import fullest_head_rows
 from tenfold.job.seconds import process_seconds
 from tenfold.machine import Efficiency, Machine, gpus, local_machine
 from tenfold.planner.options import (
@@ -112,7 +113,7 @@ def held_gradient_bytes(job: Job) -> float:
 
     Rows measured before say so by not saying anything: those measured since hold `"held_gradient": false`.
     """
-    if job.task == "classify" or job.loss_rows is None or job.largest_head_rows <= job.loss_rows:
+    if job.task == "classify" or job.loss_rows is None or fullest_head_rows(job) <= job.loss_rows:
         return 0.0
     return job.loss_rows * job.shape.vocab_size * job.dtype_bytes
 

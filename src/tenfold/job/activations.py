@@ -6,6 +6,7 @@ against torch.autograd.graph.saved_tensors_hooks on every family in tests/test_j
 
 from __future__ import annotations
 
+from tenfold.job.fullest import fullest_last_block_share
 from tenfold.job.job import Blocks, Footprint, Job
 from tenfold.workload import MicroBatch
 
@@ -65,7 +66,8 @@ def block_bytes(job: Job, micro: MicroBatch) -> float:
 def last_block_saving(job: Job, micro: MicroBatch) -> tuple[float, float]:
     """What the last block keeps less because it leaves out tokens without loss (negative where the rows that it picked
     are kept beside all of them); and what it keeps more once it is recomputed, of which it needs its whole input."""
-    share, size = job.largest_last_block_share, job.dtype_bytes
+    share = fullest_last_block_share(job) if micro == job.largest else job.last_block_share
+    size = job.dtype_bytes
     if share == 1.0:
         return 0.0, 0.0
     extra = share * input_bytes(job, micro)

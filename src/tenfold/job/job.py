@@ -257,7 +257,7 @@ class Job:
     def filled_multiple(self) -> int:
         """Packed micro-batches are filled up to a multiple of so many tokens, rows of unlike length padded on to one:
         rig/packing, rig/batch, rig/filler."""
-        compiles = self._compiles_products
+        compiles = self.compiles_products
         if self.packed_tokens is None:
             rows = min(self.micro_rows, self.batch_size)
             return ceil(FEWEST / rows) if compiles and rows > 1 and len(self.workload.lengths) > 1 else 1
@@ -350,36 +350,15 @@ class Job:
     def last_block_share(self) -> float:
         """Share of its tokens that the last block computes beyond keys and values: once fused, and where it is not
         compiled, those that bear loss."""
-        return self._computed_last(self.head_share)
+        return self.computed_last(self.head_share)
 
-    @cached_property
-    def largest_head_rows(self) -> float:
-        """Rows of logits of the micro-batch that needs most memory: all tokens, or once fused those that bear loss and
-        what fills them up. A packed one is full, where others of the epoch are filled up more."""
-        tokens = self.largest.tokens
-        if self.task == "classify":
-            return 0.0
-        if self.loss_rows is None:
-            return tokens
-        bearing = tokens * (self.head_share if self.packed_tokens is None else self.loss_share)
-        if self.packed_tokens is None:
-            fewest = FEWEST if self._compiles_products else 1
-        else:
-            fewest = max(1, int(tokens) // STEPS_OF_LENGTH) if self.steady else self.filled_multiple
-        multiple = fewest if fewest == 1 else filling_step(ceil(bearing), fewest)
-        return bearing if multiple == 1 else float(multiple * ceil(bearing / multiple))
-
-    @property
-    def largest_last_block_share(self) -> float:
-        """As `last_block_share`, of the micro-batch that needs most memory."""
-        return self._computed_last(self.largest_head_rows / self.largest.tokens)
-
-    def _computed_last(self, bearing: float) -> float:
+    def computed_last(self, bearing: float) -> float:
+        """The same of a micro-batch in which this share of the tokens bears loss."""
         fused = self.loss_rows is not None and not self.compiled and self.shape.kind == "decoder"
         return bearing if fused and bearing <= NARROWED_SHARE else 1.0
 
     @property
-    def _compiles_products(self) -> bool:
+    def compiles_products(self) -> bool:
         """A kernel for each new shape: rig/filler."""
         return self.machine.vendor_kind == "cpu" and self.dtype_bytes < 4
 

@@ -13,8 +13,8 @@ from tenfold.workload import FEWEST, REPRESENTATIVE_ROWS, Workload, filling_step
 
 
 def compiled_kernels(job: Job) -> int:
-    """How many a run meets, its checks included: numbers of rows, times the products that each of them is multiplied in.
-    None in float32, for which nothing is compiled, and none on a GPU."""
+    """How many a run meets, its checks included: numbers of rows, times the products that each of them is multiplied
+    in. None in float32, for which nothing is compiled, and none on a GPU."""
     if job.machine.vendor_kind != "cpu" or job.dtype_bytes == FLOAT32_BYTES:
         return 0
     rows = min(job.micro_rows, job.batch_size)

@@ -18,6 +18,8 @@ from functools import cache
 from typing import NamedTuple
 
 from tenfold.job.activations import FLOAT32_BYTES, footprint
+from tenfold.job.fullest import fullest_head_rows, fullest_last_block_share
+from tenfold.job.heap import MAPPED_BYTES, heap_gradient_share, mapped_block_bytes, passing_bytes, pinned_bytes
 from tenfold.job.job import Blocks, Footprint, Job
 from tenfold.job.kernels import compiled_kernels
 from tenfold.job.transients import (
@@ -99,8 +101,13 @@ class _Amounts:
     lasting: Mapping[str, float]
     fragmentation: float | None
     """What a CPU's heap holds beyond the most that was alive in it, as a share; None on a GPU."""
+    holes: float
+    """And what is free in it between what is not."""
     maps_logits: bool
     """Logits are too large for the heap."""
+    mapped_by_block: float
+    """So are these, of what a block keeps."""
+    heap_gradient_share: float
     gradients: float
     accumulates: bool
     gradients_by_block: float
@@ -133,13 +140,16 @@ def _amounts(job: Job) -> _Amounts:
         head = 0 if job.task == "classify" else job.shape.head_parameters
         above = job.learned_bytes * (job.shape.intermediate_size * job.shape.hidden_size + head)
     narrow = narrow_weight_bytes(job, 0)
-    share = job.largest_last_block_share
+    share = fullest_last_block_share(job)
     return _Amounts(
         layers=layers,
         of_blocks=footprint(job, job.largest),
         lasting=_lasting(job),
         fragmentation=_fragmentation(job),
+        holes=job.machine.overheads.holes * (passing_bytes(job) + pinned_bytes(job)),
         maps_logits=_largest_logits_bytes(job) > MAPPED_BYTES,
+        mapped_by_block=mapped_block_bytes(job),
+        heap_gradient_share=heap_gradient_share(job),
         gradients=gradients,
         accumulates=job.accumulates,
         gradients_by_block=by_block,
@@ -164,6 +174,8 @@ class _Made(NamedTuple):
     activations: float
     logits: float
     transients: float
+    mapped: float = 0.0
+    """Of the activations: what is too large for a heap."""
 
     @property
     def bytes(self) -> float:
@@ -171,17 +183,18 @@ class _Made(NamedTuple):
         return self.gradients + self.activations + self.logits + self.transients
 
 
-MAPPED_BYTES = 32 * 2**20
-"""What is larger glibc never takes from its heap, but from the system, and gives back at once: the highest that its
-threshold rises to on 64-bit systems, mallopt(3), M_MMAP_THRESHOLD."""
-
-
 def _broken_up(of: _Amounts, made: Sequence[_Made]) -> list[float]:
     """What the allocator holds at each of these moments beyond what is alive: a heap that has grown does not shrink."""
     if of.fragmentation is None:
         return [0.0] * len(made)
-    heap = [one.activations + one.transients + (0.0 if of.maps_logits else one.logits) for one in made]
-    most = (1 + of.fragmentation) * max(heap)
+    heap = [
+        max(0.0, one.activations - one.mapped)
+        + one.transients
+        + (0.0 if of.maps_logits else one.logits)
+        + of.heap_gradient_share * one.gradients
+        for one in made
+    ]
+    most = (1 + of.fragmentation) * max(heap) + of.holes
     return [most - alive for alive in heap]
 
 
@@ -189,7 +202,7 @@ def _largest_logits_bytes(job: Job) -> float:
     """Of a chunk of logits in the computing format, or of all of them."""
     if job.task == "classify":
         return 0.0
-    rows = job.largest_head_rows if job.loss_rows is None else min(job.loss_rows, job.largest_head_rows)
+    rows = fullest_head_rows(job) if job.loss_rows is None else min(job.loss_rows, fullest_head_rows(job))
     return rows * job.shape.vocab_size * job.dtype_bytes
 
 
@@ -197,16 +210,17 @@ def _made(of: _Amounts, blocks: Blocks) -> list[_Made]:
     prints, held = of.of_blocks, of.gradients if of.accumulates else 0.0
     kept, coming = prints.on_device(blocks), prints.coming(blocks)
     narrow = of.narrow_weights + of.layers * of.narrow_weights_by_block
+    mapped = blocks.kept * of.mapped_by_block
     found = [
-        _Made("loss", held, kept + narrow, of.loss, 0.0),
+        _Made("loss", held, kept + narrow, of.loss, 0.0, mapped),
         _Made("update", of.gradients, 0.0, 0.0, of.update),
     ]
     if blocks.kept:
         whole = kept + coming + of.narrow_weights + blocks.kept * of.narrow_weights_by_block
-        found.append(_Made("kept block", held, whole, of.loss_gradient, of.last_pass))
+        found.append(_Made("kept block", held, whole, of.loss_gradient, of.last_pass, mapped))
         if blocks.kept > 1 and prints.last_extra:
             whole += prints.last_saving - prints.block
-            found.append(_Made("kept block", of.gradients_after(1), whole, 0.0, of.block_pass))
+            found.append(_Made("kept block", of.gradients_after(1), whole, 0.0, of.block_pass, mapped))
     again = blocks.recomputed + blocks.offloaded_inputs
     inputs = blocks.recomputed * prints.input + (prints.last_extra if blocks.last_is_recomputed else 0.0)
     # the first repeated has most inputs beside it, the last most gradients; and the model's last may be a narrow one
@@ -217,7 +231,7 @@ def _made(of: _Amounts, blocks: Blocks) -> list[_Made]:
         done, made = of.gradients_after(of.layers - again + passed), of.narrowed_pass if narrowed else of.block_pass
         if of.tiled is not None:
             whole, made = whole - block, of.tiled
-        found.append(_Made("repeated block", done, whole, 0.0, made))
+        found.append(_Made("repeated block", done, whole, 0.0, made, of.mapped_by_block))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tenfold.job.activations import FLOAT32_BYTES, WRITTEN_OUT_GELU, feed_forward_bytes, norm_size
+from tenfold.job.fullest import fullest_head_rows
 from tenfold.job.job import Job
 
 PIECE_8BIT = 2**22
@@ -21,7 +22,7 @@ def loss_bytes(job: Job) -> float:
     tokens = job.largest.tokens
     if job.loss_rows is None:
         return tokens * 3 * FLOAT32_BYTES * shape.vocab_size  # backward: log-softmax, its gradient, that of the logits
-    rows = job.largest_head_rows
+    rows = fullest_head_rows(job)
     # A chunk in float32, its exponentials, and in the working dtype; compiled, a chunk and its gradient.
     each = 2 * size if job.compiled else 2 * FLOAT32_BYTES + (size if size < FLOAT32_BYTES else 0)
     chunk = min(job.loss_rows, rows) * each * shape.vocab_size
@@ -36,7 +37,7 @@ def loss_gradient_bytes(job: Job) -> float:
     """What the chunked loss hands to the backward pass: the gradient of its rows, and of the head's weight."""
     if job.task == "classify" or job.loss_rows is None:
         return 0.0
-    rows = job.largest_head_rows
+    rows = fullest_head_rows(job)
     learned = job.learned_head_parameters if job.adapted else job.shape.head_parameters
     head = 0.0 if job.accumulates else job.learned_bytes * learned
     return rows * job.shape.hidden_size * job.dtype_bytes + head

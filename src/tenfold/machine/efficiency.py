@@ -100,6 +100,8 @@ class Overheads:
     fragmentation: float
     """What a CPU's heap holds beyond the most that was alive in it, as a share, where padded micro-batches have many
     shapes."""
+    holes: float
+    """What stays free in it between what is alive, as a share of what comes and goes beside that (job/heap)."""
     kernel_bytes: float
     """Of a kernel that a CPU's library compiles for a shape of a bfloat16 product, and keeps."""
     compiled_kept: float
