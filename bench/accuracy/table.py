@@ -38,7 +38,7 @@ OTHERS = {
     "held-out": ": configurations that nothing was fitted to",
     "unseen": (
         ": configurations that nothing was fitted to, first measured when all formulas were done but"
-        " attention with dropout"
+        " attention with dropout and the holes of a CPU's heap, whose form was chosen with their errors in view"
     ),
 }
 """By the end of a file's name, what a table's title says more."""

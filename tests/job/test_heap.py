@@ -86,7 +86,7 @@ def test_holes_are_by_what_passes_and_by_gradients_among_activations() -> None:
 
 def test_gradients_take_what_activations_left() -> None:
     """One micro-batch a step: at the update no activation is alive, and the heap has room for all gradients."""
-    job = with_heap(replace(make_plain_job(), micro_rows=32))
+    job = with_heap(replace(make_plain_job(64), micro_rows=32))
     of = {moment.name: moment.bytes_by_kind for moment in moments(job)}
     assert heap_gradient_share(job) == 1.0
     assert 0 < of["update"]["gradients"] < of["kept block"]["activations"]
