@@ -25,7 +25,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.append(str(HERE / "accuracy"))
 
 from collect import Collection, leg_row  # noqa: E402
-from configurations import CPU, HELD_OUT, UNSEEN  # noqa: E402
+from configurations import CPU, FRESH, HELD_OUT, UNSEEN  # noqa: E402
 from evidence import write_evidence  # noqa: E402
 from recalibrate import calibrations_here  # noqa: E402
 from table import write_table  # noqa: E402
@@ -33,30 +33,39 @@ from table import write_table  # noqa: E402
 from measure import RESULTS  # noqa: E402
 from tenfold.machine import local_machine  # noqa: E402
 
-ROWS = {"fitted": CPU, "held-out": HELD_OUT, "unseen": UNSEEN}
+ROWS = {"fitted": CPU, "held-out": HELD_OUT, "unseen": UNSEEN, "fresh": FRESH}
 
 MOST_DISTURBED = 0.08
 """Cores that other processes, or the host, may keep busy on average while a leg runs; else it is measured again."""
+
+LITTLE_DRIFT = 0.04
+"""By which the computer's speed may differ from what it was at its calibration; else it is calibrated again before the
+next leg."""
 
 LEG_SECONDS = 100.0
 """No leg takes longer; none is begun with less left than the longest so far."""
 
 
 def measure_cpu(arguments: argparse.Namespace) -> None:
-    """A calibration, and the configurations of CPU that have no row yet, each in processes of its own."""
+    """A calibration, and again when the computer's speed is another; and the configurations that have no row yet, each
+    in processes of its own."""
     if arguments.again:
         arguments.out.unlink(missing_ok=True)
     collection = Collection(arguments.out, "plan-accuracy-cpu")
     collection.body.setdefault("date", datetime.date.today().isoformat())
     collection.body.setdefault("flops", dict(local_machine().flops))
-    if "reference" not in collection.body:
+    if not collection.body.get("references"):
         calibrate_here(collection)
-    calibrated, before = collection.body["reference"], reference()
+    before = reference()
     started, longest = time.perf_counter(), 15.0
     names = [one.name for one in ROWS[arguments.rows]]
     for name in collection.missing(names):
         if time.perf_counter() - started + longest > 60 * arguments.minutes:
             break
+        if drift(collection.body["references"][-1], before) > LITTLE_DRIFT:
+            calibrate_here(collection)
+            before = reference()
+        calibrated = collection.body["references"][-1]
         leg_started = time.perf_counter()
         row = leg_row(name, arguments.work, LEG_SECONDS)
         seconds, after = time.perf_counter() - leg_started, reference()
@@ -65,6 +74,7 @@ def measure_cpu(arguments: argparse.Namespace) -> None:
             row = {"name": name, "error": f"disturbed: others kept {row['others_busy_cores']:.2f} cores busy"}
         if "error" not in row:
             row["reference"] = {"before": before, "after": after}
+            row["calibration"] = len(collection.body["references"]) - 1
             row["drift"] = max(drift(calibrated, now) for now in (before, after))
         before = after
         collection.add(row)
@@ -86,12 +96,14 @@ def drift(calibrated: dict[str, float], now: dict[str, float]) -> float:
 
 
 def calibrate_here(collection: Collection) -> None:
-    """Calibrate this computer, and how fast it was then."""
+    """Calibrate this computer, and note how fast it was then."""
     before = reference()
     found = calibrations_here()
     after = reference()
-    collection.body["reference"] = {name: (before[name] + after[name]) / 2 for name in before}
-    collection.body["calibrations"] = found
+    references = collection.body.setdefault("references", [])
+    for row in found:
+        collection.body.setdefault("calibrations", []).append({**row, "number": len(references)})
+    references.append({name: (before[name] + after[name]) / 2 for name in before})
     collection.save()
 
 

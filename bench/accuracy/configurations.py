@@ -215,6 +215,36 @@ UNSEEN = (
 )  # fmt: skip
 """Eleven recipes more, first measured when that form was done; it was changed once more with their errors in view."""
 
+FRESH = (
+    Configuration("qwen3 three lora pack 1024 fuse", "qwen3-0.6b", "text", "mixed:180", 8,
+                  {**TUNE, **FUSE, **pack(1024)}, changes=small(3, 16384), steps=6),
+    Configuration("qwen3 three full padded 4 fuse", "qwen3-0.6b", "text", "mixed:180", 8, {**FULL, **FUSE},
+                  {"micro_batch_size": 4}, changes=small(3, 16384), steps=5),
+    Configuration("smollm2 eight lora pack 2048 fuse", "smollm2-135m", "text", "mixed:200", 16,
+                  {**TUNE, **FUSE, **pack(2048)}, changes=small(8), steps=6),
+    Configuration("smollm2 eight lora padded 4", "smollm2-135m", "text", "mixed:200", 8, TUNE,
+                  {"micro_batch_size": 4}, changes=small(8), steps=6),
+    Configuration("llama two lora pack 1024 fuse", "llama-1b", "text", "mixed:260", 8, {**TUNE, **FUSE, **pack(1024)},
+                  changes=small(2, 16384), steps=5),
+    Configuration("llama two int8 lora pack 1024 fuse", "llama-1b", "text", "mixed:260", 8,
+                  {**TUNE, **FUSE, **pack(1024), "quantize": "int8"}, changes=small(2, 16384), steps=5),
+    Configuration("gpt2 five lora pack 2048 fuse", "gpt2", "text", "mixed:220", 16, {**TUNE, **FUSE, **pack(2048)},
+                  changes={"n_layer": 5}, steps=5),
+    Configuration("gpt2 five full padded 4 fuse", "gpt2", "text", "mixed:220", 8, {**FULL, **FUSE},
+                  {"micro_batch_size": 4}, changes={"n_layer": 5}, steps=5),
+    Configuration("bert four lora padded 16", "bert-base", "classify", "mixed:60", 32, TUNE, {"micro_batch_size": 16},
+                  changes=small(4, 16384), steps=8),
+    Configuration("bert four full pack 2048", "bert-base", "classify", "mixed:60", 32, {**FULL, **pack(2048)},
+                  changes=small(4, 16384), steps=8),
+    Configuration("classics lora ten pack 512 fuse", "classics", "sft", "own", 10, {**TUNE, **FUSE, **pack(512)},
+                  steps=10),
+    Configuration("minilm lora twentyfour pack 1024", "minilm", "classify", "own", 24, {**TUNE, **pack(1024)},
+                  steps=20),
+    Configuration("bert-large three lora pack 2048", "bert-large", "classify", "mixed:130", 16, {**TUNE, **pack(2048)},
+                  changes=small(3, 16384), steps=6),
+)  # fmt: skip
+"""Thirteen more, named and measured when nothing of memory was to be changed any more."""
+
 GPU_RUNS = (
     Configuration("gpu smollm2 lora pack 8192 compile", "smollm2-360m", "text", "mixed:180", 64,
                   {**TUNE, **COMPILE, **pack(8192)}, steps=60),
@@ -233,4 +263,4 @@ GPU_RUNS = (
 )  # fmt: skip
 """Whole runs on one GPU, weights random: what a run pays beside its steps."""
 
-EVERY = (*CPU, *HELD_OUT, *UNSEEN, *GPU_RUNS)
+EVERY = (*CPU, *HELD_OUT, *UNSEEN, *FRESH, *GPU_RUNS)

@@ -67,12 +67,12 @@ def _cpu(path: Path) -> list[str]:
     every = cases(body)
     machines = {case.job.machine.device: case.job.machine for case in every}
     calibrations = {
-        row["device"]: recalibrated(row, machines[row["device"]])
+        (row.get("number", 0), row["device"]): recalibrated(row, machines[row["device"]])
         for row in body.get("calibrations", [])
         if row["device"] in machines
     }
     cold = {case.name: _cold(case, every, f"cpu, {case.job.machine.dtype}") for case in every}
-    own = {case.name: calibrations.get(case.job.machine.device) for case in every}
+    own = {case.name: calibrations.get((case.row.get("calibration", 0), case.job.machine.device)) for case in every}
     others = OTHERS.get(path.stem.rsplit("_", 1)[-1], "")
     rate = f"{body['flops']['float32'] / 1e9:,.0f} GFLOP/s"
     lines = [
