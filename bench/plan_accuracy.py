@@ -38,7 +38,7 @@ ROWS = {"fitted": CPU, "held-out": HELD_OUT, "unseen": UNSEEN, "fresh": FRESH}
 MOST_DISTURBED = 0.08
 """Cores that other processes, or the host, may keep busy on average while a leg runs; else it is measured again."""
 
-LITTLE_DRIFT = 0.04
+LITTLE_DRIFT = 0.25
 """By which the computer's speed may differ from what it was at its calibration; else it is calibrated again before the
 next leg."""
 

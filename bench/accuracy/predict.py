@@ -88,8 +88,12 @@ class Case:
 
         return work_seconds(self.work, self.job.machine, efficiency)
 
-    def predicted_wall_seconds(self, efficiency: Efficiency) -> float:
-        machine = replace(self.job.machine, efficiency=efficiency)
+    def on(self, machine: Machine) -> Case:
+        """The same, told by other rates and overheads."""
+        return replace(self, job=replace(self.job, machine=machine))
+
+    def predicted_wall_seconds(self) -> float:
+        machine = self.job.machine
         if self.row["configuration"]["lengths"] != "own":
             machine = replace(machine, overheads=replace(machine.overheads, tokens_per_second=WHOLE_WORDS))
         checking = checking_work(self.job, self.row.get("checked_tokens", WHOLE_ROW))

@@ -77,15 +77,21 @@ STATE = 0.64
 """A saved state's bytes a second beside those of a file that was written and hashed, not read back from the disk, which
 is what calibrations measured until later on 2026-11-28: 320 and 340 beside 510 and 530 MB/s on two hosts."""
 
-MEASURED_HERE = ("import_seconds", "compile_seconds", "saved_bytes_per_second")
-"""Overheads that `tenfold calibrate` measures beside a GPU."""
+MEASURED_HERE = {
+    "cpu": ("import_seconds", "saved_bytes_per_second", "load_bytes_per_second"),
+    "cuda": ("import_seconds", "compile_seconds", "saved_bytes_per_second"),
+}
+"""Overheads that `tenfold calibrate` measures."""
 
 
 def overheads_today(row: Mapping[str, Any], machine: Machine) -> Overheads:
     """What a calibration's row comes to today: measured overheads as they are, the others as they are shipped. A row
     that was measured when all sizes were compiled as symbols says so, as does one whose probe of the disk was a state.
+    On a CPU those that have no number yet did not import all that a run does.
     """
-    measured = {name: row["overheads"][name] for name in MEASURED_HERE}
+    if machine.vendor_kind == "cpu" and "number" not in row:
+        return machine.overheads
+    measured = {name: row["overheads"][name] for name in MEASURED_HERE[machine.vendor_kind]}
     if not row.get("saves_states"):
         measured["saved_bytes_per_second"] *= STATE
     if row.get("sizes_as_symbols"):

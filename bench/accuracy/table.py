@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from predict import Case, cases, without_group
 from recalibrate import overheads_today, recalibrated
 
 from measure import RESULTS
-from tenfold.machine import Efficiency, efficiency_from, evidence
+from tenfold.machine import Efficiency, Machine, efficiency_from, evidence
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "plan-accuracy.md"
 
@@ -36,10 +36,8 @@ and a run on a computer more than 8 % off from its calibration shows its memory 
 
 OTHERS = {
     "held-out": ": configurations that nothing was fitted to",
-    "unseen": (
-        ": configurations that nothing was fitted to, first measured when all formulas were done but"
-        " attention with dropout and the holes of a CPU's heap, whose form was chosen with their errors in view"
-    ),
+    "unseen": ": others that nothing was fitted to; the holes of a CPU's heap were found in some of them",
+    "fresh": ": others that nothing was fitted to, named when nothing of memory was to be changed any more",
 }
 """By the end of a file's name, what a table's title says more."""
 
@@ -67,7 +65,7 @@ def _cpu(path: Path) -> list[str]:
     every = cases(body)
     machines = {case.job.machine.device: case.job.machine for case in every}
     calibrations = {
-        (row.get("number", 0), row["device"]): recalibrated(row, machines[row["device"]])
+        (row.get("number", 0), row["device"]): _calibrated(row, machines[row["device"]])
         for row in body.get("calibrations", [])
         if row["device"] in machines
     }
@@ -97,16 +95,15 @@ def _cpu(path: Path) -> list[str]:
         if known is None:
             cells += ["", "", f"{wall:.1f}", "", ""]
         else:
-            found, whole = case.predicted_step_seconds(known), case.predicted_wall_seconds(known)
+            found, whole = case.predicted_step_seconds(known.efficiency), case.on(known).predicted_wall_seconds()
             by_own.append(found / measured - 1)
             walls.append(whole / wall - 1)
             cells += [f"{found:.2f}", f"{by_own[-1]:+.0%}", f"{wall:.1f}", f"{whole:.1f}", f"{walls[-1]:+.0%}"]
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *_summary("memory", memory), *_summary("step, cold", by_cold)]
     lines += [*_summary("step, calibrated", by_own), *_summary("whole run, calibrated", walls)]
-    known = {case.name: efficiency for case in every if (efficiency := own[case.name]) is not None}
-    told = [case for case in every if case.name in known and case.steady]
-    walls = _regret(told, lambda case: case.predicted_wall_seconds(known[case.name]), _wall_seconds)
+    told = [case.on(machine) for case in every if case.steady and (machine := own[case.name]) is not None]
+    walls = _regret(told, lambda case: case.predicted_wall_seconds(), _wall_seconds)
     return [*lines, *walls, ""]
 
 
@@ -166,7 +163,7 @@ def _calibrated_gpu(path: Path) -> _Session:
     every = cases({**body, "benchmark": "plan-accuracy-gpu"})
     known = every[0].job.machine
     (row,) = body["calibrations"]
-    found = replace(known, efficiency=recalibrated(row, known), overheads=overheads_today(row, known))
+    found = _calibrated(row, known)
     lines = [
         f"## Another {body['gpu']}, {body['date']}",
         "",
@@ -187,8 +184,7 @@ def _calibrated_gpu(path: Path) -> _Session:
             f"{memory[-1]:+.1%}",
         ]
         if "configuration" in case.row:
-            wall, told = case.row["measured"]["wall_seconds"], replace(case, job=replace(case.job, machine=found))
-            whole = told.predicted_wall_seconds(found.efficiency)
+            wall, whole = case.row["measured"]["wall_seconds"], case.on(found).predicted_wall_seconds()
             walls.append(whole / wall - 1)
             cells += ["", "", "", "", "", f"{wall:.1f}", f"{whole:.1f}", f"{walls[-1]:+.0%}"]
         else:
@@ -202,6 +198,11 @@ def _calibrated_gpu(path: Path) -> _Session:
     lines += ["", *_summary("memory", memory), *_summary("step, shipped rates", shipped)]
     lines += [*_summary("step, calibrated", own), *_summary("whole run, calibrated", walls), ""]
     return _Session(lines, memory, shipped, own, walls)
+
+
+def _calibrated(row: Mapping[str, Any], machine: Machine) -> Machine:
+    """With the rates and the overheads that a calibration's row comes to today."""
+    return replace(machine, efficiency=recalibrated(row, machine), overheads=overheads_today(row, machine))
 
 
 def _cold(case: Case, every: Sequence[Case], start: str) -> Efficiency:
