@@ -238,12 +238,10 @@ FRESH = (
                   changes=small(4, 16384), steps=8),
     Configuration("classics lora ten pack 512 fuse", "classics", "sft", "own", 10, {**TUNE, **FUSE, **pack(512)},
                   steps=10),
-    Configuration("minilm lora twentyfour pack 1024", "minilm", "classify", "own", 24, {**TUNE, **pack(1024)},
-                  steps=20),
     Configuration("bert-large three lora pack 2048", "bert-large", "classify", "mixed:130", 16, {**TUNE, **pack(2048)},
                   changes=small(3, 16384), steps=6),
 )  # fmt: skip
-"""Thirteen more, named and measured when nothing of memory was to be changed any more."""
+"""Twelve more, named and measured when nothing of memory was to be changed any more."""
 
 GPU_RUNS = (
     Configuration("gpu smollm2 lora pack 8192 compile", "smollm2-360m", "text", "mixed:180", 64,

@@ -230,6 +230,6 @@ def without_group(every: Sequence[Case], group: str, prior: Machine, dtype: str,
     seen = [
         Observation(case.work, case.step_seconds)
         for case in every
-        if case.group != group and case.job.machine.dtype == dtype and case.steady
+        if case.group != group and case.job.machine.dtype == dtype
     ]
     return fit_efficiency(prior, seen, prior_width)

@@ -19,9 +19,6 @@ from tenfold.machine import Efficiency, Machine, efficiency_from, evidence
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "plan-accuracy.md"
 
-UNSTEADY = ("", "", "", "", "", "", "", "")
-"""Cells of seconds of a row whose computer had changed its speed."""
-
 HEAD = """# Predicted beside measured
 
 `python bench/plan_accuracy.py table` writes this page from the rows under `bench/results/`; `cpu` measures, `fit` fits
@@ -30,8 +27,8 @@ a shape helped to foretell it. Calibrated: by the rates that `tenfold calibrate`
 same computer, starting from the guess for any CPU: none of these rows was seen. Memory is foretold of the engine that
 was measured: until 2026-11-27 the loss held the gradient of a chunk while it made the next (`held_gradient_bytes` of
 bench/accuracy/predict.py), and plans count it no more. Rows of an engine that is no more are left out
-(`_ran_otherwise` there). Hosts are shared: since 2026-11-28 a product and a copy are timed before and after each run,
-and a run on a computer more than 8 % off from its calibration shows its memory alone.
+(`_ran_otherwise` there). Hosts are shared: since 2026-11-28 a product and a copy are timed before and after each run;
+drift is how far they are, together, from what they took at the calibration.
 """
 
 OTHERS = {
@@ -44,7 +41,16 @@ OTHERS = {
 
 def write_table() -> None:
     """Write the page, and print what it comes to."""
-    computers = [line for path in sorted(RESULTS.glob("plan_accuracy_cpu*.json")) for line in _cpu(path)]
+    paths = sorted(RESULTS.glob("plan_accuracy_cpu*.json"))
+    found = {path: _cpu(path) for path in paths}
+    computers = [line for path in paths for line in found[path][0]]
+    unfitted = [miss for path in paths if path.stem.rsplit("_", 1)[-1] in OTHERS for miss in found[path][1]]
+    computers += [
+        f"## All {len(unfitted)} configurations of a CPU that nothing was fitted to",
+        "",
+        *_cpu_summary(unfitted),
+        "",
+    ]
     sessions = [_calibrated_gpu(path) for path in sorted(RESULTS.glob("plan_accuracy_h200_*.json"))]
     calibrated = [line for session in sessions for line in session.lines]
     together = [
@@ -60,7 +66,19 @@ def write_table() -> None:
     print("\n".join(line for line in text.splitlines() if line.startswith("- ")))
 
 
-def _cpu(path: Path) -> list[str]:
+class _Miss(NamedTuple):
+    """A row, and by how much what is foretold of it is off; None where nothing was calibrated for its number format."""
+
+    case: Case
+    memory: float
+    cold: float
+    calibrated: float | None
+    run: float | None
+    cells: list[str]
+
+
+def _cpu(path: Path) -> tuple[list[str], list[_Miss]]:
+    """A table, and what is in it."""
     body = json.loads(path.read_text())
     every = cases(body)
     machines = {case.job.machine.device: case.job.machine for case in every}
@@ -69,42 +87,62 @@ def _cpu(path: Path) -> list[str]:
         for row in body.get("calibrations", [])
         if row["device"] in machines
     }
-    cold = {case.name: _cold(case, every, f"cpu, {case.job.machine.dtype}") for case in every}
     own = {case.name: calibrations.get((case.row.get("calibration", 0), case.job.machine.device)) for case in every}
+    misses = [_miss(case, _cold(case, every, f"cpu, {case.job.machine.dtype}"), own[case.name]) for case in every]
     others = OTHERS.get(path.stem.rsplit("_", 1)[-1], "")
     rate = f"{body['flops']['float32'] / 1e9:,.0f} GFLOP/s"
     lines = [
         f"## Two cores of an {body['machine']['cpu']}, {rate}, {body['date']}{others}",
         "",
-        "| configuration | memory, MB | foretold | | step, s | cold | | calibrated | | run, s | calibrated | |",
-        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "| configuration | memory, MB | foretold | | step, s | cold | | calibrated | | run, s | calibrated | | drift |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        *(f"| {' | '.join(miss.cells)} |" for miss in misses),
     ]
-    memory, by_cold, by_own, walls = [], [], [], []
-    for case in every:
-        wall, measured = case.row["measured"]["wall_seconds"], case.step_seconds
-        cells = [case.name, f"{case.peak_bytes / 1e6:,.0f}", f"{case.predicted_peak_bytes / 1e6:,.0f}"]
-        memory.append(case.predicted_peak_bytes / case.peak_bytes - 1)
-        cells.append(f"{memory[-1]:+.1%}")
-        if not case.steady:
-            lines.append(f"| {' | '.join([*cells, *UNSTEADY])} |")
-            continue
-        found = case.predicted_step_seconds(cold[case.name])
-        by_cold.append(found / measured - 1)
-        cells += [f"{measured:.2f}", f"{found:.2f}", f"{by_cold[-1]:+.0%}"]
-        known = own[case.name]
-        if known is None:
-            cells += ["", "", f"{wall:.1f}", "", ""]
-        else:
-            found, whole = case.predicted_step_seconds(known.efficiency), case.on(known).predicted_wall_seconds()
-            by_own.append(found / measured - 1)
-            walls.append(whole / wall - 1)
-            cells += [f"{found:.2f}", f"{by_own[-1]:+.0%}", f"{wall:.1f}", f"{whole:.1f}", f"{walls[-1]:+.0%}"]
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *_summary("memory", memory), *_summary("step, cold", by_cold)]
-    lines += [*_summary("step, calibrated", by_own), *_summary("whole run, calibrated", walls)]
     told = [case.on(machine) for case in every if case.steady and (machine := own[case.name]) is not None]
-    walls = _regret(told, lambda case: case.predicted_wall_seconds(), _wall_seconds)
-    return [*lines, *walls, ""]
+    regret = _regret(told, lambda case: case.predicted_wall_seconds(), _wall_seconds)
+    return [*lines, "", *_cpu_summary(misses), *regret, ""], misses
+
+
+def _miss(case: Case, cold: Efficiency, own: Machine | None) -> _Miss:
+    wall, measured = case.row["measured"]["wall_seconds"], case.step_seconds
+    memory = case.predicted_peak_bytes / case.peak_bytes - 1
+    by_others = case.predicted_step_seconds(cold)
+    cells = [
+        case.name, f"{case.peak_bytes / 1e6:,.0f}", f"{case.predicted_peak_bytes / 1e6:,.0f}", f"{memory:+.1%}",
+        f"{measured:.2f}", f"{by_others:.2f}", f"{by_others / measured - 1:+.0%}",
+    ]  # fmt: skip
+    drift = f"{case.row['drift']:.0%}" if "drift" in case.row else ""
+    if own is None:
+        cells += ["", "", f"{wall:.1f}", "", "", drift]
+        return _Miss(case, memory, by_others / measured - 1, None, None, cells)
+    step, run = case.predicted_step_seconds(own.efficiency), case.on(own).predicted_wall_seconds()
+    cells += [
+        f"{step:.2f}",
+        f"{step / measured - 1:+.0%}",
+        f"{wall:.1f}",
+        f"{run:.1f}",
+        f"{run / wall - 1:+.0%}",
+        drift,
+    ]
+    return _Miss(case, memory, by_others / measured - 1, step / measured - 1, run / wall - 1, cells)
+
+
+def _cpu_summary(misses: Sequence[_Miss]) -> list[str]:
+    """Of all rows, and of those whose computer was as fast as at its calibration."""
+    known = [(miss.case.steady, miss.calibrated, miss.run) for miss in misses]
+    lines = [
+        *_summary("memory", [miss.memory for miss in misses]),
+        *_summary("step, cold", [miss.cold for miss in misses]),
+        *_summary("step, calibrated", [step for _, step, _ in known if step is not None]),
+        *_summary("whole run, calibrated", [run for _, _, run in known if run is not None]),
+    ]
+    if all(steady for steady, _, _ in known):
+        return lines
+    return [
+        *lines,
+        *_summary("step, calibrated, drift at most 8 %", [step for ok, step, _ in known if ok and step is not None]),
+        *_summary("whole run, calibrated, drift at most 8 %", [run for ok, _, run in known if ok and run is not None]),
+    ]
 
 
 def _step_seconds(case: Case) -> float:
