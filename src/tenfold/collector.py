@@ -6,7 +6,8 @@ import gc
 
 NEW_OBJECTS = 50_000
 """After which it looks for cycles. By default after 700: while torch, transformers and the compiler are imported, 1,163
-times among objects that all stay, a fifth of the time; so it is 15 times."""
+times among objects that all stay, a fifth of the time; so it is 15 times (torch 2.13; tests/test_collector.py counts
+them for torch alone)."""
 
 
 def collect_rarely() -> None:

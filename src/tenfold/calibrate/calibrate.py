@@ -94,8 +94,7 @@ def calibrate(
     if not machine.here:
         raise InputError(f"{machine.name}: only the computer at hand can be measured; run tenfold calibrate there")
     started = time.monotonic() - age_seconds
-    import_module("torch")
-    import_module("transformers").AutoModelForCausalLM  # noqa: B018  # imported when it is asked for
+    import_module("tenfold.run.train")
     measured = (
         f"imports, disk and compiler measured here, {datetime.now(UTC).date()}; the rest: {machine.overheads.source}"
     )
@@ -187,7 +186,6 @@ def _import_seconds() -> float:
     """Of what a run imports, in a process of its own. Its files were just read, as all runs but a machine's first find
     them: there it took 0.5 to 3.6 s longer (bench/results/plan_accuracy_h200_2026-11-28_*.json)."""
     program = "from tenfold.collector import collect_rarely; collect_rarely(); import tenfold.run.train"
-    import_module("tenfold.run.train")
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", program], check=True)
     return time.perf_counter() - began

@@ -2,7 +2,8 @@
 
 Blocks from MAPPED_BYTES on are not in it. All others are, gradients included, and what one leaves another takes. But
 what comes and goes beside what stays leaves holes that fit nothing that comes later: at the moment of the peak 40 to
-740 MB were free in the heaps of 22 runs (mallinfo2), the more the more one block's forward pass makes and lets go.
+740 MB were free in the heaps of 22 runs (mallinfo2; no file of it), the more the more one block's forward pass makes
+and lets go.
 """
 
 from __future__ import annotations
